@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/*
+ * What the BPF programs and the daemon share. Compiled for both: fixed-width types, no implicit padding, sizes asserted.
+ * pid is a thread group's id (tgid), tid a thread's (the kernel's "pid").
+ */
+
+#include <linux/types.h>
+
+#define SWP_MAX_SLOTS    4096       /* threads known at a time */
+#define SWP_STACK_BYTES  (64 * 1024) /* bytes of stack in one copy at most */
+#define SWP_MAX_BUFFERS  64         /* copies in flight */
+#define SWP_NO_BUFFER    0xffffffffU
+#define SWP_MAX_KSTACK   32         /* kernel frames kept */
+
+enum swp_status {
+        SWP_NONE,      /* nothing asked yet */
+        SWP_UNCHANGED, /* off CPU, and has not run since known_switches */
+        SWP_COPIED,    /* registers and stack are consistent */
+        SWP_ON_CPU,    /* runs: ask for a shot */
+        SWP_UNSTABLE,  /* ran while it was read */
+        SWP_GONE,      /* no such thread, or another one by now */
+        SWP_FAULT,     /* not a byte of the stack could be read */
+};
+
+/* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
+struct swp_slot {
+        /* request */
+        __u32 tid;           /* in the initial pid namespace, or as the iterator was attached */
+        __u32 want;          /* bytes of stack */
+        __u32 buffer;        /* index into the buffers map, SWP_NO_BUFFER: registers only */
+        __u32 flags;         /* SWP_F_… */
+        __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
+        __u64 start_boottime; /* of the thread asked for; 0: any */
+        __u64 copy_end;      /* end of the stack's mapping, 0: not known (copy page by page) */
+        __u32 request;       /* number of this request */
+        /* answer */
+        __u32 answered;      /* number of the request answered */
+        __u32 status;        /* enum swp_status */
+        __u32 copied;        /* bytes from sp */
+        __u64 mono_ns;       /* bpf_ktime_get_ns() of the capture */
+        __u64 switches;      /* nvcsw + nivcsw */
+        __u64 runtime_ns;    /* se.sum_exec_runtime */
+        __u64 run_delay_ns;  /* sched_info.run_delay */
+        __u64 task_start_boottime;
+        __u64 exec_vm;       /* mm->exec_vm: changes when code is mapped or unmapped */
+        __u64 fsbase;
+        __u64 orig_ax;       /* system call number, -1: none */
+        __u64 regs[17];      /* in DWARF order, [16]: rip */
+        __u32 state;         /* task_struct.__state */
+        __u32 shot;          /* 1: taken by an interrupt in the running thread */
+        __s32 ustack_id;     /* SWP_F_FP: id in the stack-trace map, < 0: error */
+        __u32 n_kstack;      /* SWP_F_KERNEL: kernel frames, innermost first */
+        __u64 kstack[SWP_MAX_KSTACK];
+        __u64 pad[6];
+};
+
+#define SWP_F_KERNEL 1U /* kernel frames, too */
+#define SWP_F_FP     2U /* a shot walks frame pointers into the stack-trace map, and copies nothing */
+
+struct swp_buffer {
+        __u8 bytes[SWP_STACK_BYTES];
+};
+
+/* Ring buffer record: a shot was answered. */
+struct swp_event {
+        __u32 slot;
+        __u32 request;
+};
+
+_Static_assert(sizeof(struct swp_slot) == 576, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/config.h"
+#include "unwind/types.h"
+#include "util/cleanup.h"
+
+/*
+ * Reading the stacks of other threads without stopping them (architecture: Capture). One user thread, the sampler.
+ * capture_bpf.c is the only file that includes libbpf. No program runs and no event exists while no thread is added.
+ *
+ * A thread (CaptureThread) is captured in two steps: capture_pull() of all threads that are due answers at once for
+ * those that are off CPU; for each running one a shot is fired, which is answered by the kernel within some 10 µs,
+ * announced by capture_fd(), and fetched with capture_collect(). A shot that is not wanted any more is cancelled.
+ */
+
+typedef struct Capture Capture;
+typedef struct CaptureThread CaptureThread;
+
+typedef enum CaptureStatus {
+        CAPTURE_REPEATED, /* has not run since the last CAPTURE_TAKEN of it: the same stack */
+        CAPTURE_TAKEN,    /* copy is filled in */
+        CAPTURE_RUNNING,  /* on CPU: a shot is out */
+        CAPTURE_UNSTABLE, /* ran while it was read: pull again */
+        CAPTURE_GONE,     /* the thread has ended */
+        CAPTURE_FAULT,    /* its stack cannot be read */
+        CAPTURE_BUSY,     /* no buffer is free now: pull again */
+} CaptureStatus;
+
+typedef struct CaptureResult {
+        CaptureStatus status;
+        uint64_t mono_ns;     /* when it was taken */
+        bool shot;            /* by an interrupt in the running thread */
+        StackCopy copy;       /* TAKEN; the bytes are valid until the thread's next pull or capture_release() */
+        bool pcs_only;        /* fp mode: pcs instead of a copy */
+        size_t n_pcs;
+        const uint64_t *pcs;  /* user, innermost first */
+        size_t n_kernel_pcs;
+        const uint64_t *kernel_pcs; /* innermost first */
+        uint64_t exec_vm;     /* changes when code is mapped or unmapped */
+        uint64_t runtime_ns, run_delay_ns; /* the thread's own counters */
+        uint64_t fsbase;
+        int64_t syscall;      /* number of the system call it is in, -1: none */
+} CaptureResult;
+
+typedef struct CaptureInfo {
+        const char *backend;  /* "bpf/syscall", "bpf/iter", "none" */
+        char reason[512];     /* why this one; or why none, and what to do */
+} CaptureInfo;
+
+/*
+ * Chooses (config: capture.backend) and loads the programs, proving each on the calling thread: a program that
+ * does not find the very thread that asks (other pid namespace, no kfunc) is not used.
+ * Return: 0; CAPTURE_E_UNAVAILABLE with ret_info telling why; -errno. ret_info is always filled in.
+ */
+enum {
+        _CAPTURE_E_SUCCESS,
+        CAPTURE_E_UNAVAILABLE,
+        CAPTURE_E_LIMIT,
+        CAPTURE_E_GONE,
+};
+int capture_new(Capture **ret, const Config *config, CaptureInfo *ret_info);
+Capture *capture_free(Capture *c);
+DEFINE_CLEANUP(Capture *, capture_free)
+
+/* Readable when a shot was answered. */
+int capture_fd(const Capture *c);
+
+/* Return: 0, CAPTURE_E_LIMIT, CAPTURE_E_GONE, -errno. `userdata` comes back from capture_collect. */
+int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, void *userdata);
+CaptureThread *capture_thread_free(CaptureThread *t);
+DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
+
+/* End of the mapping that holds the stack (exclusive), when it is known: copies stop there. 0: not known. */
+void capture_thread_set_stack_end(CaptureThread *t, uint64_t end);
+/* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES). */
+void capture_thread_set_want(CaptureThread *t, size_t bytes);
+/* The next pull copies even if the thread has not run. */
+void capture_thread_forget(CaptureThread *t);
+
+/* One capture of each of the n threads; results[i] belongs to threads[i]. Never blocks but on a target's page faults. */
+int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
+
+/* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */
+bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret);
+
+/* Gives up a shot. Return: true: it was answered in the meantime, result filled in; false: none will come. */
+bool capture_cancel(CaptureThread *t, CaptureResult *ret);
+
+/* The result's bytes are no longer needed: zeroed, and the buffer is free for others. */
+void capture_release(CaptureThread *t);

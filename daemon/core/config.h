@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "util/cleanup.h"
+
+/*
+ * The daemon's configuration: one flat table of keys ("section.key") drives parsing, range checks, the canonical print
+ * and the documentation test, so that no default, limit or name stands twice. Values are YAML scalars, in which
+ * `${ENV_NAME:default}` is replaced (SkyWalking's convention). Durations are written with a unit (`500ms`,
+ * `20s`, `10m`), sizes as plain numbers or with KiB/MiB.
+ */
+
+typedef enum CaptureBackend {
+        CAPTURE_BACKEND_AUTO,
+        CAPTURE_BACKEND_BPF_SYSCALL, /* SEC("syscall") + bpf_task_from_pid */
+        CAPTURE_BACKEND_BPF_ITER,    /* iter.s/task */
+} CaptureBackend;
+
+typedef enum UnwindMode {
+        UNWIND_MODE_DWARF,
+        UNWIND_MODE_FP,
+} UnwindMode;
+
+typedef enum ReportSegments {
+        REPORT_SEGMENTS_AUTO, /* for clients whose hello says that no agent does */
+        REPORT_SEGMENTS_NEVER,
+} ReportSegments;
+
+typedef struct Config {
+        char *log_level;
+        char *span_socket;
+        char *control_socket;
+        char *control_group; /* may use the control socket, beside root; may not exist */
+        char *state_dir;
+
+        char *oap_server; /* host:port; empty: no OAP */
+        uint32_t oap_poll_interval_ms;
+        uint32_t oap_deadline_ms;
+        uint32_t oap_batch_interval_ms;
+        uint32_t oap_batch_snapshots;
+        uint32_t oap_buffer_bytes; /* snapshots waiting for the OAP */
+        bool oap_heartbeat;
+        uint32_t oap_heartbeat_interval_ms;
+        int oap_report_segments; /* ReportSegments */
+
+        bool profile_active;
+        uint32_t profile_max_parallel;
+        uint32_t profile_max_sub_parallel;
+        uint32_t profile_max_duration_ms; /* per segment */
+        uint32_t profile_max_depth;
+        uint32_t profile_max_pending;         /* watched segments per instance */
+        uint32_t profile_max_pending_samples; /* held per segment until the threshold */
+        uint32_t profile_settle_ms;           /* a sample waits so long for a late stop of its span */
+
+        int capture_backend; /* CaptureBackend */
+        int capture_unwind;  /* UnwindMode */
+        bool capture_kernel_frames;
+        uint32_t capture_max_stack_bytes;
+        uint32_t capture_max_targets;
+
+        bool symbols_lines;
+
+        uint32_t limits_clients_per_uid;
+        uint32_t limits_segments_per_client;
+} Config;
+
+/* Defaults, with SW_AGENT_PROFILE_* and SW_AGENT_COLLECTOR_* of the environment honoured. Return: 0, -ENOMEM. */
+int config_init_default(Config *ret);
+void config_deinit(Config *c);
+
+/*
+ * Pure: text → configuration over the defaults. `name` is the file's name in messages. `env` looks a variable up
+ * (getenv outside of tests).
+ * Return: 0; CONFIG_E_INVALID with *ret_error a malloc'ed "name:line:column: message" that says what is allowed;
+ * -ENOMEM. *ret is untouched unless 0.
+ */
+enum {
+        _CONFIG_E_SUCCESS,
+        CONFIG_E_INVALID,
+};
+typedef const char *(*ConfigEnv)(const char *name);
+int config_parse(Config *ret, const char *name, const char *text, size_t size, ConfigEnv env, char **ret_error);
+
+/* Reads the file and parses it. A missing file is CONFIG_E_INVALID too. At most 1 MiB. */
+int config_load(Config *ret, const char *path, char **ret_error);
+
+/* The canonical YAML of a configuration, malloc'ed: loading it gives the same again. Return: NULL: no memory. */
+char *config_format(const Config *c);
+
+/* The n-th key as "section.key" with its one-line documentation; NULL past the last. For tests and man pages. */
+const char *config_key(size_t n, const char **ret_help);

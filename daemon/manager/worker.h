@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/config.h"
+#include "unwind/procmap.h"
+#include "unwind/types.h"
+#include "util/cleanup.h"
+
+/*
+ * The symbolizer thread: owns every Binary; reads /proc/PID/maps and files, builds modules (unwind tables), names frames.
+ * Takes requests from the sampler and the main thread, answers into their mailboxes; replies hold references that the
+ * receiver drops. Binaries are cached by (dev, inode, size, mtime) and build-id; modules no ProcMap holds any more are
+ * freed beyond a bound. Files are opened, in this order: /proc/PID/map_files/START-END (the very inode, also deleted
+ * ones), /proc/PID/root/PATH and PATH if they have the mapping's dev and inode; "[vdso]" is our own vDSO.
+ */
+
+typedef struct Worker Worker;
+
+/* A named request to the worker. Full mailbox: the call returns WORKER_E_BUSY, try later. */
+enum {
+        _WORKER_E_SUCCESS,
+        WORKER_E_BUSY,
+};
+
+/* Reply to worker_load: a fresh map of the process with all modules of executable mappings loaded. */
+typedef struct WorkerMap {
+        pid_t pid;
+        uint64_t ticket; /* as given in the request */
+        ProcMap *map;    /* a reference; NULL: the process is gone or cannot be read */
+} WorkerMap;
+
+/* Frames to be named, and the answer: code signatures, outermost first. */
+typedef struct WorkerStack {
+        uint64_t ticket;
+        ProcMap *map; /* keeps the frames' modules alive; a reference, handed back in the reply */
+        size_t n_frames;
+        Frame *frames; /* innermost first, malloc'ed, handed over; NULL in the reply */
+        size_t n_signatures;
+        char **signatures; /* reply: outermost first, one allocation (as Stack has it), freed by the receiver; NULL: no memory */
+        bool cut;          /* reply: deeper than profile.max_depth */
+} WorkerStack;
+
+/* `main_loads`, `main_stacks`: where replies go; created by the worker. Starts the thread. Return: 0, -errno. */
+int worker_new(Worker **ret, const Config *config);
+/* Stops and joins the thread; drops what is in its mailboxes. */
+Worker *worker_free(Worker *w);
+DEFINE_CLEANUP(Worker *, worker_free)
+
+/* Read (or read again) a process: reply WorkerMap to the sampler. Any thread. Return: 0, WORKER_E_BUSY. */
+int worker_load(Worker *w, pid_t pid, uint64_t ticket);
+/* The same without a reply: only warms the caches. */
+int worker_prepare(Worker *w, pid_t pid);
+/* Name frames: reply WorkerStack to main. On 0 the map reference and the frames belong to the worker. */
+int worker_symbolize(Worker *w, const WorkerStack *request);
+
+struct Mailbox;
+struct Mailbox *worker_maps(Worker *w);   /* of WorkerMap, read by the sampler */
+struct Mailbox *worker_stacks(Worker *w); /* of WorkerStack, read by main */
+
+/* When the thread took its current request (0: idle): the watchdog's. */
+uint64_t worker_busy_since_mono_ns(Worker *w);

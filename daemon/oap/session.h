@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/core.h"
+#include "util/cleanup.h"
+#include "util/time.h"
+
+/*
+ * The daemon's dealings with one OAP: polls tasks for each attached instance, buffers and streams snapshots,
+ * reports segments and finished tasks, with deadlines and full-jitter back-off. Main thread. Logs state changes.
+ *
+ * Buffer: encoded snapshots in order, bounded by oap.buffer_bytes. When it is full, interior samples of runs of identical
+ * stacks of queued, not yet streamed snapshots are dropped and the rest renumbered; if that frees too little,
+ * session_snapshot refuses (the core then drops the segment's tail).
+ * Streams: at most one collectSnapshot stream at a time, ≤ batch_snapshots, every ≤ batch_interval_ms. A stream that failed
+ * before a message left is sent again later; one that failed after is ambiguous: counted and not sent again.
+ * Finish: sent when the last stream with a snapshot of that task was closed, repeated until OK (bounded by 1 h).
+ */
+
+typedef struct Session Session;
+
+/* `core` is told the tasks; `random` gives 32 random bits (tests: a fixed sequence). Return: 0, -errno. */
+int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void));
+Session *session_free(Session *s);
+DEFINE_CLEANUP(Session *, session_free)
+void session_set_config(Session *s, const Config *config);
+
+int session_fd(const Session *s); /* readable: call session_dispatch */
+void session_dispatch(Session *s, Now now);
+uint64_t session_next_mono_ns(const Session *s); /* when session_step is needed; UINT64_MAX: never */
+void session_step(Session *s, Now now);
+
+/* From CoreOps. */
+bool session_snapshot(Session *s, const Snapshot *snapshot);
+void session_segment_done(Session *s, const SegmentReport *report);
+void session_task_finished(Session *s, const char *service, const char *instance, const char *task_id);
+/* An instance came: its first poll is due now (spread over the interval when many come at once). */
+void session_instance_added(Session *s, Instance *i, Now now);
+void session_instance_removed(Session *s, Instance *i);
+
+/* Sends what is buffered without waiting for the batch interval. */
+void session_flush(Session *s, Now now);
+bool session_idle(const Session *s); /* nothing buffered, nothing in flight but polls */
+
+typedef struct SessionStatus {
+        const char *server;
+        const char *state; /* "connecting", "ready", "failing", "unsupported" */
+        const char *error;
+        uint64_t last_success_mono_ns; /* 0: none yet */
+        uint64_t n_buffered;
+} SessionStatus;
+SessionStatus session_status(const Session *s);

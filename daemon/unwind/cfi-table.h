@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <libelf.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "unwind/types.h"
+#include "util/cleanup.h"
+
+/*
+ * Compact unwind table of one binary: rows sorted by address, each naming one of few distinct rules (unwinding.md, 3.2:
+ * 8–708 rules a binary). Immutable once built; may be read by any thread. Built from .eh_frame and .debug_frame by libdw,
+ * the only user of <elfutils/libdw.h> here.
+ */
+
+typedef enum CfiCfa {
+        CFI_CFA_NONE,   /* no unwind information here */
+        CFI_CFA_REG,    /* r[reg] + offset */
+        CFI_CFA_DEREF,  /* *(r[reg] + offset) + offset2 (stack switches in libcrypto and others) */
+        CFI_CFA_PLT,    /* GNU ld's PLT stubs: rsp + 8 + ((rip & 15) >= offset ? 8 : 0) */
+        CFI_CFA_ROOT,   /* return address undefined: the outermost frame */
+        CFI_CFA_SIGNAL, /* signal trampoline: registers lie in the rt_sigframe at rsp */
+} CfiCfa;
+
+typedef enum CfiReg {
+        CFI_REG_SAME,   /* unchanged (also "unspecified") */
+        CFI_REG_UNDEF,
+        CFI_REG_OFFSET, /* saved at CFA + offset */
+        CFI_REG_VALUE,  /* is CFA + offset */
+        CFI_REG_COPY,   /* is in register `offset` */
+} CfiReg;
+
+/* The registers that rules may restore: callee-saved ones and the rest that hand-written code uses. */
+typedef struct CfiRule {
+        uint8_t cfa; /* CfiCfa */
+        uint8_t cfa_reg;
+        int16_t pad;
+        int32_t cfa_offset, cfa_offset2;
+        uint8_t how[N_REGS]; /* CfiReg of each register, REG_RIP: the return address */
+        int32_t offset[N_REGS];
+} CfiRule;
+
+typedef struct CfiTable CfiTable;
+
+/*
+ * Reads the rows of an ELF file (and of its separate debug file where that alone has .debug_frame; may be NULL).
+ * Addresses are the file's own (vaddr). Broken CFI of single functions is skipped: CFI_CFA_NONE there.
+ * Return: 0, also when there is no CFI at all (an empty table); -ENOMEM; -EBADMSG: not a usable ELF file.
+ */
+int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf);
+CfiTable *cfi_table_free(CfiTable *t);
+DEFINE_CLEANUP(CfiTable *, cfi_table_free)
+
+/* The rule at that address; never NULL (CFI_CFA_NONE where nothing is known). */
+const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr);
+
+size_t cfi_table_n_rows(const CfiTable *t);
+size_t cfi_table_n_rules(const CfiTable *t);
+size_t cfi_table_bytes(const CfiTable *t);

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "unwind/cfi-table.h"
+#include "util/cleanup.h"
+
+/*
+ * A binary (executable, library, vDSO) as unwinding needs it, shared by all processes that map the same file. Immutable
+ * after creation; counted references from any thread.
+ */
+
+typedef struct ModuleSegment {
+        uint64_t offset, vaddr, filesz; /* of a PT_LOAD */
+} ModuleSegment;
+
+typedef struct Module {
+        atomic_uint n_refs;
+        uint32_t id;       /* unique for the daemon's life time, from 1 */
+        char *name;        /* base name of the file, "[vdso]" */
+        CfiTable *cfi;     /* NULL: the file could not be read */
+        size_t n_segments;
+        ModuleSegment *segments;
+        void *symbols;     /* the symbolizer's, owned elsewhere */
+} Module;
+
+/* Takes over cfi and copies the rest. NULL: no memory (cfi is then still the caller's). */
+Module *module_new(const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments);
+Module *module_ref(Module *m);
+Module *module_unref(Module *m);
+DEFINE_CLEANUP(Module *, module_unref)
+
+/* File offset → ELF vaddr; UINT64_MAX when no PT_LOAD covers it. */
+uint64_t module_vaddr(const Module *m, uint64_t file_offset);
