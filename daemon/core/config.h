@@ -82,7 +82,7 @@ enum {
         _CONFIG_E_SUCCESS,
         CONFIG_E_INVALID,
 };
-typedef const char *(*ConfigEnv)(const char *name);
+typedef char *(*ConfigEnv)(const char *name);
 int config_parse(Config *ret, const char *name, const char *text, size_t size, ConfigEnv env, char **ret_error);
 
 /* Reads the file and parses it. A missing file is CONFIG_E_INVALID too. At most 1 MiB. */

@@ -4,10 +4,11 @@
 /*
  * Error doctrine.
  *
- * Functions return int: 0 is success; a negative value is a fatal error (-errno) that is only ever forwarded, with
- * error_trace(); a positive value is a documented condition of that module (an X_E_ enumerator) that the caller
- * handles, or turns into a fatal error with error_fold(). error_origin() marks where a negative code is born. With
- * SWPROFD_TRACE_ERRORS set in the environment each hop prints one line to stderr.
+ * Functions return int: 0 is success; a negative value is a fatal error (-errno) that is only ever
+ * forwarded, with error_trace(); a positive value is a documented condition of that module (an X_E_
+ * enumerator) that the caller handles, or turns into a fatal error with error_fold().
+ * error_origin() marks where a negative code is born. With SWPROFD_TRACE_ERRORS set in the
+ * environment each hop prints one line to stderr.
  */
 
 int error_trace_at(int r, const char *file, int line, const char *func);

@@ -4,13 +4,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Intrusive doubly linked list. A ListLink is a member of the element; the list's head is a ListLink, too. */
+/* Intrusive doubly linked list. A ListLink is a member of the element; the list's head is a
+ * ListLink, too. */
 
 typedef struct ListLink {
         struct ListLink *prev, *next;
 } ListLink;
 
-#define LIST_INIT(head) {&(head), &(head)}
+#define LIST_INIT(head)          \
+        {                        \
+                &(head), &(head) \
+        }
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
@@ -41,16 +45,17 @@ static inline void list_remove(ListLink *l)
         list_init(l);
 }
 
-#define list_first(head, type, member)                                                             \
+#define list_first(head, type, member) \
         (list_empty(head) ? NULL : container_of((head)->next, type, member))
 
-/* The body may not remove elements other than by list_for_each_safe, which allows removing the current one. */
-#define list_for_each(e, head, member)                                                             \
-        for (e = container_of((head)->next, __typeof__(*e), member); &e->member != (head);         \
-                        e = container_of(e->member.next, __typeof__(*e), member))
+/* The body may not remove elements other than by list_for_each_safe, which allows removing the
+ * current one. */
+#define list_for_each(e, head, member)                                                     \
+        for (e = container_of((head)->next, __typeof__(*e), member); &e->member != (head); \
+                e = container_of(e->member.next, __typeof__(*e), member))
 
-#define list_for_each_safe(e, tmp, head, member)                                                   \
-        for (e = container_of((head)->next, __typeof__(*e), member),                               \
-            tmp = container_of(e->member.next, __typeof__(*e), member);                            \
-                        &e->member != (head);                                                      \
-                        e = tmp, tmp = container_of(e->member.next, __typeof__(*e), member))
+#define list_for_each_safe(e, tmp, head, member)                        \
+        for (e = container_of((head)->next, __typeof__(*e), member),    \
+            tmp = container_of(e->member.next, __typeof__(*e), member); \
+                &e->member != (head);                                   \
+                e = tmp, tmp = container_of(e->member.next, __typeof__(*e), member))

@@ -49,8 +49,8 @@ void log_full(int level, const char *format, ...)
         if (level > log_max_level())
                 return;
         n = (size_t)(getenv("JOURNAL_STREAM")
-                        ? snprintf(line, sizeof(line), "<%d>", level)
-                        : snprintf(line, sizeof(line), "swprofd: %s: ", level_names[level]));
+                             ? snprintf(line, sizeof(line), "<%d>", level)
+                             : snprintf(line, sizeof(line), "swprofd: %s: ", level_names[level]));
         va_start(ap, format);
         len = vsnprintf(line + n, sizeof(line) - n - 1, format, ap);
         va_end(ap);

@@ -60,7 +60,7 @@ int mailbox_push(Mailbox *m, const void *item)
         full = m->n == m->capacity;
         if (!full) {
                 memcpy(m->items + (m->head + m->n) % m->capacity * m->item_size, item,
-                                m->item_size);
+                        m->item_size);
                 /* The eventfd counts to 2^64: adding 1 to it cannot fail. */
                 if (m->n++ == 0)
                         eventfd_write(m->fd, 1);

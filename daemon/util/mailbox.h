@@ -5,8 +5,8 @@
 #include <stddef.h>
 
 /*
- * Bounded queue of fixed-size values between threads, with an eventfd that is readable while it holds
- * something. Many writers, one reader. Full-policy: push says so at once, and never blocks.
+ * Bounded queue of fixed-size values between threads, with an eventfd that is readable while it
+ * holds something. Many writers, one reader. Full-policy: push says so at once, and never blocks.
  */
 
 typedef struct Mailbox Mailbox;
@@ -20,7 +20,8 @@ enum {
 /* Return: 0, -errno. */
 int mailbox_new(Mailbox **ret, size_t item_size, size_t capacity);
 
-/* Items still inside are dropped: whoever put owning pointers in must have popped them. Return: NULL. */
+/* Items still inside are dropped: whoever put owning pointers in must have popped them. Return:
+ * NULL. */
 Mailbox *mailbox_free(Mailbox *m);
 
 /* Readable while not empty; the reader does not read() it. */

@@ -4,7 +4,8 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Times are plain integers whose names say clock and unit: x_mono_ns (CLOCK_MONOTONIC), x_wall_ms (CLOCK_REALTIME). */
+/* Times are plain integers whose names say clock and unit: x_mono_ns (CLOCK_MONOTONIC), x_wall_ms
+ * (CLOCK_REALTIME). */
 
 #define NS_PER_US 1000ULL
 #define NS_PER_MS 1000000ULL

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "capture/capture.h"
+#include "client/listener.h"
+#include "control/server.h"
+#include "core/core.h"
+#include "manager/manager.h"
+#include "manager/sampler.h"
+#include "manager/stack-table.h"
+#include "manager/worker.h"
+#include "oap/session.h"
+
+/* A command that the sampler's mailbox had no room for. */
+typedef struct Deferred {
+        ListLink link;
+        TargetId id;
+        bool add;
+        TargetSpec spec;
+} Deferred;
+
+struct Manager {
+        Config config;
+        char *config_file;
+        ManagerLoadConfig load;
+        void *userdata;
+        uint64_t start_mono_ns;
+
+        sd_event *event;
+        sd_event_source *timer;
+        sd_event_source *post;
+        sd_event_source *session_source;
+        uint64_t timer_mono_ns;
+        uint64_t watchdog_ns; /* 0: systemd watches nothing */
+        uint64_t next_watchdog_mono_ns;
+        uint64_t stop_mono_ns; /* SIGTERM came then; 0: running */
+        bool flushed;
+
+        Core *core;
+        CaptureInfo capture_info;
+        Worker *worker;
+        Sampler *sampler; /* NULL: this host allows no capture */
+        StackTable *stacks;
+        Session *session; /* NULL: no OAP configured */
+        Listener *listener;
+        ControlServer *control;
+
+        ListLink deferred;
+};
+
+/* status.c: the handler of the control socket. */
+void manager_control(void *userdata, const struct Swprof__Control__Request *request,
+        void (*respond)(void *cookie, const struct Swprof__Control__Reply *reply), void *cookie);
+
+/* Loads the configuration anew and applies what can change while running. Logs. Return: 0,
+ * CONFIG_E_INVALID, -errno. */
+int manager_reload(Manager *m);
