@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of tasks and segments, end to end."""
+
+import time
+import unittest
+
+from swprofd_test import SwprofdTest, wait_until
+
+
+class Rules(SwprofdTest):
+    daemon_config = "profile:\n  max_parallel: 1\n"
+
+    def test_slow_among_fast(self):
+        """Fifty fast requests and one slow one: the slow one is profiled, from its first 10 ms."""
+        self.peer.create_task("crowd", "/mixed", threshold=200, period=10, count=9)
+        [t] = self.program("crowd", "crowd", "one", 50).finish()
+        got = self.settled_snapshots(t["segment"])
+        self.assert_contiguous(got)
+        self.assertLessEqual(got[0]["time"] - t["start"], 10 + 1)
+        self.assertGreaterEqual(len(got), 58)
+        self.assertTrue(any("slow_first" in f for f in got[0]["stack"]) or got[0]["time"] - t["start"] < 2)
+        self.assertEqual({s["segmentId"] for s in self.peer.recorded()["snapshots"]}, {t["segment"]})
+
+
+class Late(SwprofdTest):
+    def start_daemon(self):
+        pass
+
+    def test_daemon_starts_late(self):
+        """Half of a 1-minute task is over: the rest is run, to the end of the task, and reported once."""
+        begin = time.time()
+        self.peer.inject_task("late", taskId="late.1", endpointName="/late", duration=1, dumpPeriod=50,
+                              minDurationThreshold=0, maxSamplingCount=3,
+                              startTime=int(begin * 1000) - 45000, createTime=int(begin * 1000) - 45000)
+        self.daemon.start()
+        program = self.program("idle", "late", "one", "/late", "span")
+        program.line()
+        segment = program.line()["segment"]
+        recorded = self.peer.wait_until(lambda r: r["finishes"], 40)
+        self.assertAlmostEqual(time.time() - begin, 15, delta=3)
+        self.assertEqual(len(recorded["finishes"]), 1)
+        got = self.settled_snapshots(segment)
+        self.assert_contiguous(got)
+        self.assertLessEqual(got[-1]["time"], int(begin * 1000) + 15000)
+        self.assertGreaterEqual(got[-1]["time"], int(begin * 1000) + 14000)
+
+    def test_daemon_starts_after_the_end(self):
+        now = int(time.time() * 1000)
+        self.peer.inject_task("over", taskId="over.1", endpointName="/over", duration=1, dumpPeriod=50,
+                              minDurationThreshold=0, maxSamplingCount=3, startTime=now - 90000,
+                              createTime=now - 90000)
+        self.daemon.start()
+        program = self.program("idle", "over", "one", "/over")
+        program.line()
+        self.peer.wait_until(lambda r: r["finishes"], 20)
+        # Some more polls: it is neither run nor reported again.
+        polls = len(self.peer.recorded()["polls"])
+        recorded = self.peer.wait_until(lambda r: len(r["polls"]) >= polls + 2, 20)
+        self.assertEqual(len(recorded["finishes"]), 1)
+        self.assertEqual(self.daemon.status()["tasks"], [])
+
+
+class Stop(SwprofdTest):
+    def test_stop_delivers_live_segments(self):
+        self.peer.create_task("live", "/live", period=10)
+        program = self.program("idle", "live", "one", "/live", "span")
+        program.line()
+        segment = program.line()["segment"]
+        wait_until(lambda: any(int(s["captured"]) > 50 for s in self.daemon.status()["slots"]), 15, "samples")
+        before = time.time()
+        self.assertLess(self.daemon.stop(), 2)
+        got = self.snapshots(segment)
+        self.assert_contiguous(got)
+        self.assertGreaterEqual(len(got), 50)
+        # What was taken until the stop, not only what an earlier batch had.
+        self.assertGreaterEqual(got[-1]["time"], before * 1000 - 30)
+
+    def test_thread_ends_without_stop(self):
+        """A killed process: its slot is free, what was captured is delivered."""
+        self.peer.create_task("killed", "/killed", period=10)
+        program = self.program("idle", "killed", "one", "/killed", "span")
+        program.line()
+        segment = program.line()["segment"]
+        wait_until(lambda: any(int(s["captured"]) > 30 for s in self.daemon.status()["slots"]), 15, "samples")
+        program.kill()
+        got = self.settled_snapshots(segment)
+        self.assertGreaterEqual(len(got), 30)
+        self.assert_contiguous(got)
+        self.assertEqual(self.daemon.status()["instances"][0]["clients"] if self.daemon.status()["instances"] else 0, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
