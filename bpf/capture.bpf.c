@@ -1,4 +1,317 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/*
+ * Reads registers, counters and the stack's bytes of threads that the daemon names, and nothing else. Three programs
+ * answer the same request (struct swp_slot):
+ *
+ *   pull_syscall  all threads of the work list in one call (needs the kfunc bpf_task_from_pid)
+ *   pull_iter     the one thread that the task iterator was attached to
+ *   shot          the running thread, in an interrupt that a one-shot perf event of that thread raised
+ *
+ * None is attached to anything that the rest of the host passes through.
+ */
+
 #include <linux/bpf.h>
+
+#include <stdbool.h>
+
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+
+#include "kernel-min.h"
+#include "swprof-abi.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define PAGE_BYTES  4096U
+#define USER32_CS   0x23U /* code segment of 32-bit threads (__USER32_CS) */
+
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym __weak;
+
+/* The loader sets the real sizes. */
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(map_flags, BPF_F_MMAPABLE);
+        __uint(max_entries, SWP_MAX_SLOTS);
+        __type(key, __u32);
+        __type(value, struct swp_slot);
+} slots SEC(".maps");
+
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(map_flags, BPF_F_MMAPABLE);
+        __uint(max_entries, SWP_MAX_BUFFERS);
+        __type(key, __u32);
+        __type(value, struct swp_buffer);
+} buffers SEC(".maps");
+
+/* Slots to pull, in order. An mmap-able array's elements are multiples of 8 bytes. */
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(map_flags, BPF_F_MMAPABLE);
+        __uint(max_entries, SWP_MAX_SLOTS);
+        __type(key, __u32);
+        __type(value, __u64);
+} work SEC(".maps");
+
+struct {
+        __uint(type, BPF_MAP_TYPE_RINGBUF);
+        __uint(max_entries, 128 * 1024);
+} events SEC(".maps");
+
+struct {
+        __uint(type, BPF_MAP_TYPE_STACK_TRACE);
+        __uint(max_entries, 4096);
+        __uint(key_size, sizeof(__u32));
+        __uint(value_size, SWP_MAX_USTACK * sizeof(__u64));
+} stacks SEC(".maps");
+
+/* The slot that the iterator's thread belongs to. */
+__u32 iter_slot;
+
+/* The daemon looks at `answered` first: all else has to be there by then. */
+static __always_inline void answer(struct swp_slot *s, __u32 status)
+{
+        s->status = status;
+        barrier();
+        *(volatile __u32 *)&s->answered = s->request;
+}
+
+static __always_inline __u32 task_on_cpu(struct task_struct *t)
+{
+        return BPF_CORE_READ_BITFIELD(t, on_cpu);
+}
+
+static __always_inline __u64 task_switches(struct task_struct *t)
+{
+        return t->nvcsw + t->nivcsw;
+}
+
+/* Who the thread is and what it has used. Return: whether it is the one that was asked for, and lives. */
+static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
+{
+        struct mm_struct *mm = t->mm;
+
+        s->mono_ns = bpf_ktime_get_ns();
+        s->task_start_boottime = t->start_boottime;
+        s->state = t->__state;
+        s->runtime_ns = t->se.sum_exec_runtime;
+        s->run_delay_ns = t->sched_info.run_delay;
+        s->fsbase = t->thread.fsbase;
+        s->copied = 0;
+        s->n_kstack = 0;
+        s->ustack_id = -1;
+        s->kstack_id = -1;
+        if (!mm || (s->start_boottime && s->start_boottime != s->task_start_boottime))
+                return false;
+        s->exec_vm = mm->exec_vm;
+        return true;
+}
+
+/* The user registers. Return: whether they are a 64-bit thread's. */
+static __always_inline bool fill_regs(struct swp_slot *s, const struct pt_regs *r)
+{
+        s->regs[0] = r->ax;
+        s->regs[1] = r->dx;
+        s->regs[2] = r->cx;
+        s->regs[3] = r->bx;
+        s->regs[4] = r->si;
+        s->regs[5] = r->di;
+        s->regs[6] = r->bp;
+        s->regs[7] = r->sp;
+        s->regs[8] = r->r8;
+        s->regs[9] = r->r9;
+        s->regs[10] = r->r10;
+        s->regs[11] = r->r11;
+        s->regs[12] = r->r12;
+        s->regs[13] = r->r13;
+        s->regs[14] = r->r14;
+        s->regs[15] = r->r15;
+        s->regs[16] = r->ip;
+        s->orig_ax = r->orig_ax;
+        return (r->cs & 0xffff) != USER32_CS;
+}
+
+/* t NULL: the current thread, in an interrupt, where the copy must not sleep. */
+static __always_inline long copy(struct task_struct *t, void *dst, __u32 n, __u64 src)
+{
+        if (t)
+                return bpf_copy_from_user_task(dst, n, (const void *)src, t, 0);
+        return bpf_probe_read_user(dst, n, (const void *)src);
+}
+
+/* Copies the stack from sp upwards: at once, or page by page up to the first that cannot be read. */
+static __always_inline void fill_stack(struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
+{
+        __u64 sp = s->regs[7], end = s->copy_end;
+        __u64 n = s->want;
+
+        if (sp >= s->copy_start && sp < end && n > end - sp)
+                n = end - sp;
+        if (n > SWP_STACK_BYTES)
+                n = SWP_STACK_BYTES;
+        barrier_var(n);
+        if (n > SWP_STACK_BYTES)
+                return;
+        if (!copy(t, b->bytes, n, sp)) {
+                s->copied = n;
+                return;
+        }
+        __u64 offset = 0; /* 64 bits wide: the verifier keeps its bounds only so */
+        for (int i = 0; i <= SWP_STACK_BYTES / PAGE_BYTES; i++) {
+                __u64 part = PAGE_BYTES - ((sp + offset) & (PAGE_BYTES - 1));
+
+                if (offset >= n)
+                        break;
+                if (part > n - offset)
+                        part = n - offset;
+                barrier_var(offset);
+                barrier_var(part);
+                if (offset > SWP_STACK_BYTES - PAGE_BYTES || part > PAGE_BYTES)
+                        break;
+                if (copy(t, b->bytes + offset, part, sp + offset))
+                        break;
+                offset += part;
+                s->copied = offset;
+        }
+}
+
+/*
+ * A thread off CPU. on_cpu is set before a task runs, and cleared after its switch away has been counted. So a thread
+ * that was off CPU, then has the same counters, then (after all was read) is off CPU still or again, and then has the
+ * same counters still, has not run in between.
+ */
+static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
+{
+        struct swp_buffer *b = NULL;
+        __u32 index = s->buffer;
+
+        if (!fill_task(s, t))
+                return SWP_GONE;
+        if (task_on_cpu(t))
+                return SWP_ON_CPU;
+        barrier();
+        s->switches = task_switches(t);
+        if (s->switches == s->known_switches)
+                return SWP_UNCHANGED;
+
+        bool wide = fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t));
+        bool inside = s->regs[7] >= s->copy_start && s->regs[7] < s->copy_end;
+        if (inside && wide && index != SWP_NO_BUFFER)
+                b = bpf_map_lookup_elem(&buffers, &index);
+        if (b) {
+                fill_stack(s, b, t);
+                if (s->flags & SWP_F_KERNEL) {
+                        long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
+
+                        s->n_kstack = n > 0 ? n / sizeof(s->kstack[0]) : 0;
+                }
+        }
+
+        barrier();
+        if (task_on_cpu(t))
+                return SWP_ON_CPU;
+        barrier();
+        if (task_switches(t) != s->switches)
+                return SWP_UNSTABLE;
+        if (!wide)
+                return SWP_FAULT;
+        if (!inside)
+                return SWP_ELSEWHERE;
+        if (!b)
+                return SWP_NO_ROOM;
+        return s->copied ? SWP_COPIED : SWP_FAULT;
+}
+
+static long pull_one(__u32 i, void *ctx)
+{
+        __u64 *entry = bpf_map_lookup_elem(&work, &i);
+        if (!entry)
+                return 1;
+        __u32 index = *entry;
+        struct swp_slot *s = bpf_map_lookup_elem(&slots, &index);
+        if (!s)
+                return 1;
+        s->shot = 0;
+        struct task_struct *t = bpf_task_from_pid(s->tid);
+        if (!t) {
+                answer(s, SWP_GONE);
+                return 0;
+        }
+        answer(s, pull(s, t));
+        bpf_task_release(t);
+        return 0;
+}
+
+SEC("syscall")
+int pull_syscall(struct swp_pull *args)
+{
+        __u32 n = args->n;
+
+        bpf_loop(n > SWP_MAX_SLOTS ? SWP_MAX_SLOTS : n, pull_one, NULL, 0);
+        return 0;
+}
+
+SEC("iter.s/task")
+int pull_iter(struct bpf_iter__task *ctx)
+{
+        struct task_struct *t = ctx->task;
+        __u32 index = iter_slot;
+
+        /* The call after the last task: a thread that is gone shows as a request without answer. */
+        if (!t)
+                return 0;
+        struct swp_slot *s = bpf_map_lookup_elem(&slots, &index);
+        if (!s)
+                return 0;
+        s->shot = 0;
+        answer(s, pull(s, t));
+        return 0;
+}
+
+SEC("perf_event")
+int shot(void *ctx)
+{
+        struct task_struct *t = bpf_get_current_task_btf();
+        __u32 index = bpf_get_attach_cookie(ctx);
+        struct swp_slot *s = bpf_map_lookup_elem(&slots, &index);
+        struct swp_buffer *b;
+        __u32 status;
+
+        /* 1 in every case: with 0 some kernels do not count the overflow, and the event would go on firing. */
+        if (!s || s->answered == s->request)
+                return 1;
+        s->shot = 1;
+        if (!fill_task(s, t)) {
+                status = SWP_GONE;
+        } else if (!fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t))) {
+                status = SWP_FAULT;
+        } else {
+                status = SWP_COPIED;
+                s->switches = task_switches(t);
+                if (s->flags & SWP_F_KERNEL)
+                        s->kstack_id = bpf_get_stackid(ctx, &stacks, 0);
+                if (s->flags & SWP_F_FP) {
+                        s->ustack_id = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+                        if (s->ustack_id < 0)
+                                status = SWP_UNSTABLE;
+                } else {
+                        index = s->buffer;
+                        b = bpf_map_lookup_elem(&buffers, &index);
+                        if (b)
+                                fill_stack(s, b, NULL);
+                        if (!s->copied)
+                                status = SWP_FAULT;
+                }
+        }
+        struct swp_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+        if (e) {
+                e->slot = bpf_get_attach_cookie(ctx);
+                e->request = s->request;
+        }
+        answer(s, status);
+        if (e)
+                bpf_ringbuf_submit(e, 0);
+        return 1;
+}

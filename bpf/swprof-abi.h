@@ -13,6 +13,7 @@
 #define SWP_MAX_BUFFERS  64         /* copies in flight */
 #define SWP_NO_BUFFER    0xffffffffU
 #define SWP_MAX_KSTACK   32         /* kernel frames kept */
+#define SWP_MAX_USTACK   127        /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
 
 enum swp_status {
         SWP_NONE,      /* nothing asked yet */
@@ -21,7 +22,9 @@ enum swp_status {
         SWP_ON_CPU,    /* runs: ask for a shot */
         SWP_UNSTABLE,  /* ran while it was read */
         SWP_GONE,      /* no such thread, or another one by now */
-        SWP_FAULT,     /* not a byte of the stack could be read */
+        SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread */
+        SWP_ELSEWHERE, /* off CPU, registers are consistent, but sp is outside of [copy_start, copy_end) */
+        SWP_NO_ROOM,   /* off CPU, has run, and the request brought no buffer */
 };
 
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
@@ -29,11 +32,12 @@ struct swp_slot {
         /* request */
         __u32 tid;           /* in the initial pid namespace, or as the iterator was attached */
         __u32 want;          /* bytes of stack */
-        __u32 buffer;        /* index into the buffers map, SWP_NO_BUFFER: registers only */
+        __u32 buffer;        /* index into the buffers map, or SWP_NO_BUFFER */
         __u32 flags;         /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
-        __u64 copy_end;      /* end of the stack's mapping, 0: not known (copy page by page) */
+        __u64 copy_start;    /* the stack's mapping: a pull, whose copy may block, reads nothing outside of it */
+        __u64 copy_end;
         __u32 request;       /* number of this request */
         /* answer */
         __u32 answered;      /* number of the request answered */
@@ -50,10 +54,12 @@ struct swp_slot {
         __u64 regs[17];      /* in DWARF order, [16]: rip */
         __u32 state;         /* task_struct.__state */
         __u32 shot;          /* 1: taken by an interrupt in the running thread */
-        __s32 ustack_id;     /* SWP_F_FP: id in the stack-trace map, < 0: error */
-        __u32 n_kstack;      /* SWP_F_KERNEL: kernel frames, innermost first */
+        __s32 ustack_id;     /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
+        __s32 kstack_id;     /* SWP_F_KERNEL shots: the same for the kernel's frames */
+        __u32 n_kstack;      /* SWP_F_KERNEL pulls: kernel frames, innermost first */
+        __u32 pad32;
         __u64 kstack[SWP_MAX_KSTACK];
-        __u64 pad[6];
+        __u64 pad[4];
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
@@ -61,6 +67,11 @@ struct swp_slot {
 
 struct swp_buffer {
         __u8 bytes[SWP_STACK_BYTES];
+};
+
+/* Context of the pull_syscall program: how many entries of the work list count. */
+struct swp_pull {
+        __u32 n;
 };
 
 /* Ring buffer record: a shot was answered. */

@@ -12,7 +12,7 @@
 
 /*
  * Reading the stacks of other threads without stopping them (architecture: Capture). One user thread, the sampler.
- * capture_bpf.c is the only file that includes libbpf. No program runs and no event exists while no thread is added.
+ * capture-bpf.c is the only file that includes libbpf. No program runs and no event exists while no thread is added.
  *
  * A thread (CaptureThread) is captured in two steps: capture_pull() of all threads that are due answers at once for
  * those that are off CPU; for each running one a shot is fired, which is answered by the kernel within some 10 µs,
@@ -30,6 +30,7 @@ typedef enum CaptureStatus {
         CAPTURE_GONE,     /* the thread has ended */
         CAPTURE_FAULT,    /* its stack cannot be read */
         CAPTURE_BUSY,     /* no buffer is free now: pull again */
+        CAPTURE_ELSEWHERE, /* off CPU with a stack pointer outside of the stack given: copy.regs and exec_vm are filled in */
 } CaptureStatus;
 
 typedef struct CaptureResult {
@@ -37,7 +38,8 @@ typedef struct CaptureResult {
         uint64_t mono_ns;     /* when it was taken */
         bool shot;            /* by an interrupt in the running thread */
         StackCopy copy;       /* TAKEN; the bytes are valid until the thread's next pull or capture_release() */
-        bool pcs_only;        /* fp mode: pcs instead of a copy */
+        bool pcs_only;        /* fp mode, shots: pcs instead of a copy */
+        bool pcs_cut;         /* there were more than the kernel keeps */
         size_t n_pcs;
         const uint64_t *pcs;  /* user, innermost first */
         size_t n_kernel_pcs;
@@ -76,14 +78,24 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
 CaptureThread *capture_thread_free(CaptureThread *t);
 DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
 
-/* End of the mapping that holds the stack (exclusive), when it is known: copies stop there. 0: not known. */
-void capture_thread_set_stack_end(CaptureThread *t, uint64_t end);
+/*
+ * The mapping that holds the stack, [start, end): pulls, whose copies may block on a page that its owner made so, read
+ * nothing outside of it, and answer CAPTURE_ELSEWHERE when the stack pointer is; so do all before this is called. Shots
+ * never block, and copy from wherever the stack pointer is.
+ */
+void capture_thread_set_stack(CaptureThread *t, uint64_t start, uint64_t end);
 /* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES). */
 void capture_thread_set_want(CaptureThread *t, size_t bytes);
+/* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be read. */
+size_t capture_thread_want(const CaptureThread *t);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 
-/* One capture of each of the n threads; results[i] belongs to threads[i]. Never blocks but on a target's page faults. */
+/*
+ * One capture of each of the n threads; results[i] belongs to threads[i], and what it points to is overwritten by the
+ * thread's next pull. A shot that is still out is cancelled first. Blocks on nothing but a target's page faults.
+ * Return: 0, -errno.
+ */
 int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
 
 /* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */
