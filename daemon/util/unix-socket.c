@@ -48,7 +48,8 @@ int unix_socket_listen(const char *path, int type, mode_t mode, gid_t group)
         fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return error_origin(-errno);
-        /* The file that bind() makes takes its mode from the socket: nobody gets in before all is set. */
+        /* The file that bind() makes takes its mode from the socket: nobody gets in before all is
+         * set. */
         if (fchmod(fd, 0600) < 0)
                 return error_origin(-errno);
         if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
