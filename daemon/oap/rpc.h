@@ -8,25 +8,45 @@
 #include "util/cleanup.h"
 
 /*
- * gRPC calls to one server: the only user of grpc's headers. A thread of its own pumps the completion queue and
- * posts what ended to a queue of our own with an eventfd; callbacks run on the main thread, in rpc_dispatch(). Names no
- * SkyWalking message. (gRPC's own allocations abort when out of memory: the one exception to our rule.)
+ * gRPC calls to one server: the only user of grpc's headers. A thread of its own pumps the
+ * completion queue and hands what ended over to a list of our own with an eventfd; callbacks run on
+ * the main thread, in rpc_dispatch(). The list is bounded by the calls that were started. Names no
+ * SkyWalking message. gRPC's own logs are debug messages of ours. (gRPC's own allocations abort
+ * when out of memory: the one exception to our rule.)
  */
 
 typedef struct RpcClient RpcClient;
-typedef struct RpcCall RpcCall;
 
 typedef struct RpcBytes {
         const void *data;
         size_t size;
 } RpcBytes;
 
+/* The values of grpc_status_code that callers tell apart. */
+typedef enum RpcStatus {
+        RPC_OK = 0,
+        RPC_CANCELLED = 1,
+        RPC_DEADLINE_EXCEEDED = 4,
+        RPC_PERMISSION_DENIED = 7,
+        RPC_RESOURCE_EXHAUSTED = 8,
+        RPC_UNIMPLEMENTED = 12,
+        RPC_UNAVAILABLE = 14,
+        RPC_UNAUTHENTICATED = 16,
+} RpcStatus;
+
+const char *rpc_status_name(int status);
+
 typedef struct RpcResult {
-        int status;          /* grpc_status_code: 0 OK, 4 DEADLINE_EXCEEDED, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED,
-                              * 12 UNIMPLEMENTED, 14 UNAVAILABLE, 16 UNAUTHENTICATED, … */
+        int status;          /* grpc_status_code */
         const char *message; /* borrowed for the callback */
         RpcBytes reply;      /* OK: the reply's bytes, borrowed for the callback */
-        bool sent;           /* bytes of a message may have left: a failed call is ambiguous */
+
+        /*
+         * Bytes of a message may have left: a failed call is ambiguous. A message is handed to gRPC
+         * only after the call's initial metadata was written to a connection that stood, so false
+         * is certain; true may also mean that the first message got stuck on its way.
+         */
+        bool sent;
 } RpcResult;
 
 typedef void (*RpcDone)(void *userdata, const RpcResult *result);
@@ -39,12 +59,15 @@ DEFINE_CLEANUP(RpcClient *, rpc_client_free)
 
 /* Readable when rpc_dispatch() has something to do. */
 int rpc_client_fd(const RpcClient *c);
-/* Calls the callbacks of the calls that ended. They may start calls and free the client only after return. */
+/* Calls the callbacks of the calls that ended. They may start calls and free the client only after
+ * return. */
 void rpc_dispatch(RpcClient *c);
 
 /*
- * Starts a call with these request messages (1 for unary methods, any number for client streams), which are copied.
- * Never blocks; a server that is away gives UNAVAILABLE at once. Return: 0 (done will be called once), -ENOMEM.
+ * Starts a call with these request messages (1 for unary methods, any number for client streams,
+ * even none), which are copied. Never blocks; a server that is away gives RPC_UNAVAILABLE at once,
+ * one that is being connected to is waited for until the deadline. Return: 0 (done will be called
+ * once), -ENOMEM.
  */
 int rpc_call(RpcClient *c, const char *method, const RpcBytes *messages, size_t n_messages,
         uint32_t deadline_ms, RpcDone done, void *userdata);

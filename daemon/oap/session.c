@@ -1,1 +1,303 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/counter.h"
+#include "oap/backend.h"
+#include "oap/buffer.h"
+#include "oap/codec.h"
+#include "oap/finishes.h"
+#include "oap/poller.h"
+#include "oap/segments.h"
+#include "oap/session.h"
+#include "util/error.h"
+#include "util/log.h"
+
+#define METHOD_SNAPSHOT "/skywalking.v3.ProfileTask/collectSnapshot"
+
+struct Session {
+        Backend backend; /* without rpc: no server is configured, and all else stays empty */
+        Pollers pollers;
+        Buffer *buffer;
+        Segments segments;
+        Finishes finishes;
+
+        bool streaming;
+        size_t n_streamed; /* 0: to see whether snapshots would be taken */
+        uint64_t started_mono_ns;
+        uint64_t batch_due_mono_ns; /* 0: to be set at the next step */
+        bool flush;                 /* until the buffer is empty */
+};
+
+int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void))
+{
+        _cleanup_(session_freep) Session *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return error_origin(-ENOMEM);
+        pollers_init(&s->pollers, &s->backend, core);
+        segments_init(&s->segments, &s->backend);
+        s->buffer = buffer_new();
+        finishes_init(&s->finishes, &s->backend, s->buffer);
+        if (!s->buffer)
+                return error_origin(-ENOMEM);
+        if (*config->oap_server) {
+                r = backend_init(&s->backend, config, random);
+                if (r < 0)
+                        return error_trace(r);
+        }
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+Session *session_free(Session *s)
+{
+        if (!s)
+                return NULL;
+        backend_deinit(&s->backend);
+        finishes_deinit(&s->finishes);
+        segments_deinit(&s->segments);
+        pollers_deinit(&s->pollers);
+        buffer_free(s->buffer);
+        free(s);
+        return NULL;
+}
+
+static bool session_off(const Session *s)
+{
+        return !s->backend.rpc;
+}
+
+void session_set_config(Session *s, const Config *config)
+{
+        const char *server = session_off(s) ? "" : s->backend.server;
+
+        if (strcmp(server, config->oap_server) != 0)
+                log_notice("The OAP's address has changed: that takes a restart");
+        s->backend.config = config;
+}
+
+int session_fd(const Session *s)
+{
+        return session_off(s) ? -1 : rpc_client_fd(s->backend.rpc);
+}
+
+void session_dispatch(Session *s, Now now)
+{
+        if (session_off(s))
+                return;
+        s->backend.now = now;
+        rpc_dispatch(s->backend.rpc);
+}
+
+/* ---- snapshots ---- */
+
+/* Trace segments whose snapshots have left are due. */
+static void session_take_retired(Session *s)
+{
+        RpcBytes report;
+
+        while ((report = buffer_retired(s->buffer)).data)
+                segments_add(&s->segments, report);
+}
+
+static void session_drop_snapshots(Session *s)
+{
+        counter_add(COUNTER_SNAPSHOTS_UNSUPPORTED, buffer_drop(s->buffer));
+        session_take_retired(s);
+}
+
+static void stream_done(void *userdata, const RpcResult *result)
+{
+        Session *s = userdata;
+        bool left = false;
+
+        s->streaming = false;
+        backend_ended(&s->backend, LANE_SNAPSHOT, s->started_mono_ns, result);
+        if (result->status == RPC_OK) {
+                counter_add(COUNTER_SNAPSHOTS_SENT, s->n_streamed);
+                left = true;
+        } else if (result->status != RPC_UNIMPLEMENTED && !backend_took_nothing(result)) {
+                counter_add(COUNTER_SNAPSHOTS_AMBIGUOUS, s->n_streamed);
+                left = true;
+        }
+        buffer_batch_end(s->buffer, left);
+        session_take_retired(s);
+}
+
+static void session_stream(Session *s)
+{
+        _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
+        bool probe = backend_lane_failing(&s->backend, LANE_SNAPSHOT);
+        int r;
+
+        r = buffer_batch_begin(
+                s->buffer, probe ? 0 : s->backend.config->oap_batch_snapshots, &batch);
+        if (r < 0) {
+                backend_failed(&s->backend, LANE_SNAPSHOT, r);
+                return;
+        }
+        r = backend_call(&s->backend, LANE_SNAPSHOT, METHOD_SNAPSHOT, batch.messages, batch.n,
+                stream_done, s);
+        if (r < 0) {
+                buffer_batch_end(s->buffer, false);
+                return;
+        }
+        s->streaming = true;
+        s->n_streamed = batch.n;
+        s->started_mono_ns = s->backend.now.mono_ns;
+        s->batch_due_mono_ns = 0;
+}
+
+/* When the next stream may start; 0: now, or to be known after a step. */
+static uint64_t session_stream_mono_ns(const Session *s)
+{
+        uint64_t open_ns = backend_open_mono_ns(&s->backend, LANE_SNAPSHOT);
+        uint64_t due_ns = s->batch_due_mono_ns;
+        size_t n = buffer_n(s->buffer);
+
+        if (s->streaming)
+                return UINT64_MAX;
+        if (backend_unsupported(&s->backend) && n > 0)
+                return 0; /* to drop them */
+        /* A lane that failed is tried even if nothing waits: the state shall be known. */
+        if (backend_lane_failing(&s->backend, LANE_SNAPSHOT))
+                return open_ns;
+        if (n == 0)
+                return UINT64_MAX;
+        if (s->flush || n >= s->backend.config->oap_batch_snapshots)
+                due_ns = 0;
+        return open_ns > due_ns ? open_ns : due_ns;
+}
+
+static void session_stream_step(Session *s)
+{
+        uint64_t now_ns = s->backend.now.mono_ns;
+
+        if (backend_unsupported(&s->backend) && !s->streaming)
+                session_drop_snapshots(s);
+        if (buffer_n(s->buffer) == 0) {
+                s->batch_due_mono_ns = 0;
+                s->flush = false;
+        } else if (s->batch_due_mono_ns == 0) {
+                s->batch_due_mono_ns =
+                        now_ns + s->backend.config->oap_batch_interval_ms * NS_PER_MS;
+        }
+        if (session_stream_mono_ns(s) <= now_ns)
+                session_stream(s);
+}
+
+bool session_snapshot(Session *s, const Snapshot *snapshot)
+{
+        int r;
+
+        if (session_off(s) || backend_unsupported(&s->backend)) {
+                counter_add(COUNTER_SNAPSHOTS_UNSUPPORTED, 1);
+                return false;
+        }
+        r = buffer_add(s->buffer, snapshot, s->backend.config->oap_buffer_bytes);
+        if (r != 0) {
+                counter_add(COUNTER_SNAPSHOTS_DROPPED, 1);
+                return false;
+        }
+        return true;
+}
+
+void session_segment_done(Session *s, const SegmentReport *report, bool report_wanted)
+{
+        _cleanup_(freep) void *data = NULL;
+        size_t size = 0;
+
+        if (report_wanted && codec_segment(report, &data, &size) < 0)
+                counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
+        /* One that is not known here had no snapshot taken: there is no profile to show. */
+        if (buffer_segment_done(s->buffer, report->service, report->instance, report->segment_id,
+                    (RpcBytes){data, size}))
+                data = NULL;
+        session_take_retired(s);
+}
+
+/* ---- the rest ---- */
+
+void session_task_finished(
+        Session *s, const char *service, const char *instance, const char *task_id)
+{
+        int r;
+
+        if (session_off(s))
+                return;
+        r = finishes_add(&s->finishes, service, instance, task_id);
+        if (r < 0)
+                log_warning("The end of task %s is not reported: %s", task_id, strerror(-r));
+}
+
+void session_instance_added(Session *s, Instance *i, Now now)
+{
+        int r;
+
+        if (session_off(s))
+                return;
+        s->backend.now = now;
+        r = pollers_add(&s->pollers, i);
+        if (r < 0)
+                log_error("No tasks for instance %s of %s: %s", i->name, i->service, strerror(-r));
+}
+
+void session_instance_removed(Session *s, Instance *i)
+{
+        pollers_remove(&s->pollers, i);
+}
+
+void session_step(Session *s, Now now)
+{
+        if (session_off(s))
+                return;
+        s->backend.now = now;
+        pollers_step(&s->pollers);
+        session_stream_step(s);
+        segments_step(&s->segments);
+        finishes_step(&s->finishes);
+}
+
+uint64_t session_next_mono_ns(const Session *s)
+{
+        uint64_t next_ns = UINT64_MAX, times_ns[4];
+
+        if (session_off(s))
+                return UINT64_MAX;
+        times_ns[0] = pollers_next_mono_ns(&s->pollers);
+        times_ns[1] = session_stream_mono_ns(s);
+        times_ns[2] = segments_next_mono_ns(&s->segments);
+        times_ns[3] = finishes_next_mono_ns(&s->finishes);
+        for (size_t i = 0; i < sizeof(times_ns) / sizeof(*times_ns); i++)
+                next_ns = times_ns[i] < next_ns ? times_ns[i] : next_ns;
+        return next_ns;
+}
+
+void session_flush(Session *s, Now now)
+{
+        if (session_off(s))
+                return;
+        s->flush = true;
+        backend_hurry(&s->backend);
+        session_step(s, now);
+}
+
+bool session_idle(const Session *s)
+{
+        return buffer_n(s->buffer) == 0 && !s->streaming && segments_idle(&s->segments) &&
+               finishes_idle(&s->finishes);
+}
+
+SessionStatus session_status(const Session *s)
+{
+        return (SessionStatus){
+                .server = session_off(s) ? "" : s->backend.server,
+                .state = session_off(s) ? "off" : backend_state(&s->backend),
+                .error = s->backend.error,
+                .last_success_mono_ns = s->backend.last_success_mono_ns,
+                .n_buffered = buffer_n(s->buffer),
+        };
+}

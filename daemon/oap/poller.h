@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdint.h>
+
+#include "core/core.h"
+#include "oap/backend.h"
+#include "util/list.h"
+
+/*
+ * Asks the backend for the tasks of each attached instance, and keeps instances without an agent
+ * alive there if that is configured. One poll and one heartbeat of an instance at a time. First
+ * polls of many instances are spread, later ones come at the interval ± 10 %, so that daemons do
+ * not march in step. An instance's userdata is ours. The time is the backend's `now`.
+ */
+
+typedef struct Pollers {
+        Backend *backend;
+        Core *core;
+        ListLink pollers;
+} Pollers;
+
+void pollers_init(Pollers *p, Backend *backend, Core *core);
+/* After the backend's calls were cancelled. */
+void pollers_deinit(Pollers *p);
+
+/* The instance's first poll is due, within moments unless many are. Return: 0, -ENOMEM. */
+int pollers_add(Pollers *p, Instance *i);
+/* Replies that are still to come for it are dropped. */
+void pollers_remove(Pollers *p, Instance *i);
+
+uint64_t pollers_next_mono_ns(const Pollers *p);
+void pollers_step(Pollers *p);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/counter.h"
+#include "oap/segments.h"
+
+#define METHOD_COLLECT "/skywalking.v3.TraceSegmentReportService/collect"
+
+#define QUEUE_MAX  1024
+#define STREAM_MAX 64
+
+typedef struct QueuedSegment {
+        ListLink link;
+        RpcBytes bytes;
+} QueuedSegment;
+
+void segments_init(Segments *s, Backend *backend)
+{
+        *s = (Segments){.backend = backend};
+        list_init(&s->queue);
+}
+
+/* Takes the first n out. */
+static void segments_shift(Segments *s, size_t n)
+{
+        for (; n > 0; n--) {
+                QueuedSegment *q = list_first(&s->queue, QueuedSegment, link);
+
+                list_remove(&q->link);
+                free((void *)q->bytes.data);
+                free(q);
+                s->n--;
+        }
+}
+
+void segments_deinit(Segments *s)
+{
+        segments_shift(s, s->n);
+}
+
+static void segments_drop(Segments *s)
+{
+        counter_add(COUNTER_TRACE_SEGMENTS_LOST, s->n);
+        segments_shift(s, s->n);
+}
+
+void segments_add(Segments *s, RpcBytes segment)
+{
+        QueuedSegment *q = NULL;
+
+        if (s->n < QUEUE_MAX && !backend_lane_unsupported(s->backend, LANE_SEGMENT))
+                q = calloc(1, sizeof(*q));
+        if (!q) {
+                counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
+                free((void *)segment.data);
+                return;
+        }
+        q->bytes = segment;
+        list_append(&s->queue, &q->link);
+        s->n++;
+}
+
+bool segments_idle(const Segments *s)
+{
+        return s->n == 0 && !s->streaming;
+}
+
+static bool segments_due(const Segments *s)
+{
+        return !s->streaming && (s->n > 0 || backend_lane_failing(s->backend, LANE_SEGMENT));
+}
+
+uint64_t segments_next_mono_ns(const Segments *s)
+{
+        return segments_due(s) ? backend_open_mono_ns(s->backend, LANE_SEGMENT) : UINT64_MAX;
+}
+
+static void stream_done(void *userdata, const RpcResult *result)
+{
+        Segments *s = userdata;
+
+        backend_ended(s->backend, LANE_SEGMENT, s->started_mono_ns, result);
+        s->streaming = false;
+        if (result->status == RPC_OK) {
+                counter_add(COUNTER_TRACE_SEGMENTS_SENT, s->n_taken);
+                segments_shift(s, s->n_taken);
+        } else if (result->status == RPC_UNIMPLEMENTED) {
+                segments_drop(s);
+        } else if (!backend_took_nothing(result)) {
+                counter_add(COUNTER_TRACE_SEGMENTS_LOST, s->n_taken);
+                segments_shift(s, s->n_taken);
+        }
+        s->n_taken = 0;
+}
+
+void segments_step(Segments *s)
+{
+        RpcBytes messages[STREAM_MAX];
+        QueuedSegment *q;
+        size_t n = 0;
+
+        if (!segments_due(s) || !backend_open(s->backend, LANE_SEGMENT))
+                return;
+        /* A lane that failed is tried with an empty stream. */
+        if (!backend_lane_failing(s->backend, LANE_SEGMENT))
+                list_for_each (q, &s->queue, link) {
+                        if (n == STREAM_MAX)
+                                break;
+                        messages[n++] = q->bytes;
+                }
+        if (backend_call(s->backend, LANE_SEGMENT, METHOD_COLLECT, messages, n, stream_done, s) < 0)
+                return;
+        s->streaming = true;
+        s->n_taken = n;
+        s->started_mono_ns = s->backend->now.mono_ns;
+}
