@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "control.pb-c.h"
+#include "control/connection.h"
+#include "util/error.h"
+
+/* A peer has that long to send its request and to take the reply. */
+#define TIMEOUT_US (5 * 1000000ULL)
+
+typedef Swprof__Control__Request Request;
+typedef Swprof__Control__Reply Reply;
+
+static void length_put(uint8_t *bytes, uint32_t n)
+{
+        for (unsigned i = 0; i < 4; i++)
+                bytes[i] = (uint8_t)(n >> (8 * i));
+}
+
+static uint32_t length_get(const uint8_t *bytes)
+{
+        uint32_t n = 0;
+
+        for (unsigned i = 0; i < 4; i++)
+                n |= (uint32_t)bytes[i] << (8 * i);
+        return n;
+}
+
+/* The reply with its length in front, malloc'ed. Return: 0, -EMSGSIZE: larger than the protocol
+ * allows, -ENOMEM. */
+static int reply_encode(const Reply *reply, uint8_t **ret, size_t *ret_size)
+{
+        Reply copy = *reply;
+        size_t size;
+        uint8_t *bytes;
+
+        copy.protocol = CONTROL_PROTOCOL;
+        size = swprof__control__reply__get_packed_size(&copy);
+        if (size > CONTROL_REPLY_MAX)
+                return error_origin(-EMSGSIZE);
+        bytes = malloc(4 + size);
+        if (!bytes)
+                return error_origin(-ENOMEM);
+        length_put(bytes, (uint32_t)size);
+        swprof__control__reply__pack(&copy, bytes + 4);
+        *ret = bytes;
+        *ret_size = 4 + size;
+        return 0;
+}
+
+static void connection_respond_error(Connection *c, const char *error)
+{
+        Reply reply = SWPROF__CONTROL__REPLY__INIT;
+
+        reply.error = (char *)error;
+        (void)reply_encode(&reply, &c->reply, &c->n_reply);
+}
+
+/* Without memory for a reply there is none: the connection ends. */
+static void connection_respond(void *cookie, const Reply *reply)
+{
+        Connection *c = cookie;
+
+        if (reply_encode(reply, &c->reply, &c->n_reply) == -EMSGSIZE)
+                connection_respond_error(c, "the reply is larger than 16 MiB");
+}
+
+Request *control_request_parse(const void *bytes, size_t size)
+{
+        if (size > CONTROL_REQUEST_MAX)
+                return NULL;
+        return swprof__control__request__unpack(NULL, size, bytes);
+}
+
+static void connection_handle(Connection *c)
+{
+        Request *request = NULL;
+
+        if (length_get(c->request) <= CONTROL_REQUEST_MAX)
+                request = control_request_parse(c->request + 4, c->n_request - 4);
+        if (!request) {
+                connection_respond_error(c, "malformed request");
+                return;
+        }
+        if (request->protocol != CONTROL_PROTOCOL)
+                connection_respond_error(c, "this daemon speaks control protocol 1 only");
+        else if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB__NOT_SET)
+                connection_respond_error(c, "this daemon does not know that request");
+        else
+                c->set->handler(c->set->userdata, request, connection_respond, c);
+        swprof__control__request__free_unpacked(request, NULL);
+}
+
+/* Return: whether there is more to send, and the connection still there. */
+static bool connection_send(Connection *c)
+{
+        ssize_t n = send(
+                c->fd, c->reply + c->n_sent, c->n_reply - c->n_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return true;
+        if (n > 0)
+                c->n_sent += (size_t)n;
+        if (n < 0 || c->n_sent == c->n_reply) {
+                connection_free(c);
+                return false;
+        }
+        return true;
+}
+
+/* Reads what is there. Return: whether the request can be handled, and the connection is still
+ * there. */
+static bool connection_receive(Connection *c)
+{
+        size_t want = 4;
+        ssize_t n;
+
+        if (c->n_request >= 4)
+                want += length_get(c->request);
+        n = recv(c->fd, c->request + c->n_request, want - c->n_request, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return false;
+        if (n <= 0) {
+                connection_free(c);
+                return false;
+        }
+        c->n_request += (size_t)n;
+        if (c->n_request < 4)
+                return false;
+        /* One that is too long is answered as soon as it says so. */
+        return length_get(c->request) > CONTROL_REQUEST_MAX ||
+               c->n_request == 4 + length_get(c->request);
+}
+
+static int connection_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+        Connection *c = userdata;
+
+        if (!c->reply) {
+                if (!connection_receive(c))
+                        return 0;
+                connection_handle(c);
+                if (!c->reply) {
+                        connection_free(c);
+                        return 0;
+                }
+        }
+        if (connection_send(c))
+                (void)sd_event_source_set_io_events(c->io, EPOLLOUT);
+        return 0;
+}
+
+static int connection_on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        connection_free(userdata);
+        return 0;
+}
+
+int connection_new(ConnectionSet *s, int fd)
+{
+        _cleanup_(connection_freep) Connection *c = NULL;
+        _cleanup_(closep) int socket_fd = fd;
+        int r;
+
+        c = calloc(1, sizeof(*c));
+        if (!c)
+                return error_origin(-ENOMEM);
+        c->set = s;
+        c->fd = TAKE_FD(socket_fd);
+        list_append(&s->connections, &c->link);
+        s->n_connections++;
+        r = sd_event_add_io(s->event, &c->io, c->fd, EPOLLIN, connection_on_io, c);
+        if (r < 0)
+                return error_origin(r);
+        (void)sd_event_source_set_description(c->io, "control");
+        r = sd_event_add_time_relative(
+                s->event, &c->timer, CLOCK_MONOTONIC, s->timeout_us, 0, connection_on_timeout, c);
+        if (r < 0)
+                return error_origin(r);
+        (void)sd_event_source_set_description(c->timer, "control-timeout");
+        TAKE_PTR(c);
+        return 0;
+}
+
+Connection *connection_free(Connection *c)
+{
+        if (!c)
+                return NULL;
+        sd_event_source_disable_unref(c->io);
+        sd_event_source_disable_unref(c->timer);
+        if (c->fd >= 0)
+                close(c->fd);
+        free(c->reply);
+        list_remove(&c->link);
+        c->set->n_connections--;
+        free(c);
+        return NULL;
+}
+
+void connection_refuse(int fd, const char *error, bool refused)
+{
+        _cleanup_(closep) int socket_fd = fd;
+        _cleanup_(freep) uint8_t *bytes = NULL;
+        Reply reply = SWPROF__CONTROL__REPLY__INIT;
+        size_t size;
+
+        reply.error = (char *)error;
+        reply.refused = refused;
+        if (reply_encode(&reply, &bytes, &size) < 0)
+                return;
+        (void)!send(socket_fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void connection_set_init(
+        ConnectionSet *ret, sd_event *event, ControlHandler handler, void *userdata)
+{
+        *ret = (ConnectionSet){
+                .event = sd_event_ref(event),
+                .handler = handler,
+                .userdata = userdata,
+                .timeout_us = TIMEOUT_US,
+        };
+        list_init(&ret->connections);
+}
+
+void connection_set_deinit(ConnectionSet *s)
+{
+        Connection *c, *next;
+
+        list_for_each_safe (c, next, &s->connections, link)
+                connection_free(c);
+        s->event = sd_event_unref(s->event);
+}
