@@ -117,18 +117,6 @@ static bool segment_is(const BufferSegment *s, const char *service, const char *
                strcmp(s->instance, instance) == 0 && strcmp(s->service, service) == 0;
 }
 
-/* The segment that still gets snapshots. There are few: as many as the core profiles at once. */
-static BufferSegment *segment_find(const Buffer *b, const char *service, const char *instance,
-        const char *task_id, const char *segment_id)
-{
-        BufferSegment *s;
-
-        list_for_each (s, &b->segments, link)
-                if (!s->done && segment_is(s, service, instance, task_id, segment_id))
-                        return s;
-        return NULL;
-}
-
 static BufferSegment *segment_new(Buffer *b, const Snapshot *snapshot)
 {
         BufferSegment *s = calloc(1, sizeof(*s));
@@ -199,7 +187,7 @@ static bool buffer_make_room(Buffer *b, size_t size, size_t max_bytes)
 int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes)
 {
         size_t size = snapshot_size(snapshot);
-        BufferSegment *s;
+        BufferSegment *s, *found = NULL;
         Entry *e;
 
         if (!buffer_make_room(b, size, max_bytes))
@@ -207,10 +195,12 @@ int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes)
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_origin(-ENOMEM);
-        s = segment_find(
-                b, snapshot->service, snapshot->instance, snapshot->task_id, snapshot->segment_id);
-        if (!s)
-                s = segment_new(b, snapshot);
+        /* There are few: as many as the core profiles while a task lasts. */
+        list_for_each (s, &b->segments, link)
+                if (!s->done && segment_is(s, snapshot->service, snapshot->instance,
+                                        snapshot->task_id, snapshot->segment_id))
+                        found = s;
+        s = found ? found : segment_new(b, snapshot);
         if (!s) {
                 free(e);
                 return error_origin(-ENOMEM);
@@ -229,14 +219,27 @@ int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes)
 bool buffer_segment_done(Buffer *b, const char *service, const char *instance,
         const char *segment_id, RpcBytes report)
 {
-        BufferSegment *s = segment_find(b, service, instance, NULL, segment_id);
+        BufferSegment *s;
 
-        if (!s)
-                return false;
-        s->done = true;
-        s->report = report;
-        segment_retire(b, s);
-        return true;
+        list_for_each (s, &b->segments, link)
+                if (!s->report.data && segment_is(s, service, instance, NULL, segment_id)) {
+                        s->done = true;
+                        s->report = report;
+                        segment_retire(b, s);
+                        return true;
+                }
+        return false;
+}
+
+void buffer_task_done(Buffer *b, const char *service, const char *instance, const char *task_id)
+{
+        BufferSegment *s, *next;
+
+        list_for_each_safe (s, next, &b->segments, link)
+                if (segment_is(s, service, instance, task_id, NULL)) {
+                        s->done = true;
+                        segment_retire(b, s);
+                }
 }
 
 void buffer_batch_deinit(BufferBatch *batch)

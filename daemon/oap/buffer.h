@@ -22,7 +22,8 @@
  * the next time it is full again, every second one of what is left. Snapshots of a batch are not
  * touched.
  *
- * A segment is known here from its first snapshot until it is done and its last snapshot has left.
+ * A segment is known here from its first snapshot until it or its task is done and its last
+ * snapshot has left.
  */
 
 typedef struct Buffer Buffer;
@@ -37,22 +38,30 @@ enum {
         BUFFER_E_FULL,
 };
 
-/* Takes the snapshot in if all stay within max_bytes, thinning first if need be. Return: 0,
- * BUFFER_E_FULL, -ENOMEM. */
+/*
+ * Takes the snapshot in if all stay within max_bytes, thinning first if need be.
+ *
+ * Return: 0, BUFFER_E_FULL, -ENOMEM.
+ */
 int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes);
 
 /*
- * The segment gets no more snapshots. `report` (malloc'ed, may be NULL) is kept with it and given
- * to the caller of buffer_retired() once its last snapshot has left. Return: true; false: no such
- * segment is known, the report stays the caller's.
+ * The segment gets no more snapshots. `report` (malloc'ed) is kept with it and given to the caller
+ * of buffer_retired() once its last snapshot has left.
+ *
+ * Return: true; false: no such segment is known (any more), the report stays the caller's.
  */
 bool buffer_segment_done(Buffer *b, const char *service, const char *instance,
         const char *segment_id, RpcBytes report);
 
+/* No segment of the task gets more snapshots. */
+void buffer_task_done(Buffer *b, const char *service, const char *instance, const char *task_id);
+
 /*
  * The next batch, encoded: at most n snapshots, and no more than fit a few MiB. They stay in the
- * buffer until buffer_batch_end() says what became of them; there is one batch at a time. Return:
- * 0, -ENOMEM.
+ * buffer until buffer_batch_end() says what became of them; there is one batch at a time.
+ *
+ * Return: 0, -ENOMEM.
  */
 typedef struct BufferBatch {
         RpcBytes *messages; /* malloc'ed, and so are the bytes */
@@ -67,8 +76,7 @@ void buffer_batch_end(Buffer *b, bool left);
 /* Drops all that is not in a batch. Return: how many snapshots. */
 size_t buffer_drop(Buffer *b);
 
-/* The report of a segment that is done and whose snapshots have left, or {NULL}: none. The caller
- * frees it. */
+/* The report, now the caller's, of a segment whose snapshots have left; {NULL}: there is none. */
 RpcBytes buffer_retired(Buffer *b);
 
 size_t buffer_n(const Buffer *b); /* including the batch */

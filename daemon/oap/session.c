@@ -17,7 +17,7 @@
 #define METHOD_SNAPSHOT "/skywalking.v3.ProfileTask/collectSnapshot"
 
 struct Session {
-        Backend backend; /* without rpc: no server is configured, and all else stays empty */
+        Backend backend;
         Pollers pollers;
         Buffer *buffer;
         Segments segments;
@@ -43,11 +43,9 @@ int session_new(Session **ret, const Config *config, Core *core, uint32_t (*rand
         finishes_init(&s->finishes, &s->backend, s->buffer);
         if (!s->buffer)
                 return error_origin(-ENOMEM);
-        if (*config->oap_server) {
-                r = backend_init(&s->backend, config, random);
-                if (r < 0)
-                        return error_trace(r);
-        }
+        r = backend_init(&s->backend, config, random);
+        if (r < 0)
+                return error_trace(r);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -65,29 +63,20 @@ Session *session_free(Session *s)
         return NULL;
 }
 
-static bool session_off(const Session *s)
-{
-        return !s->backend.rpc;
-}
-
 void session_set_config(Session *s, const Config *config)
 {
-        const char *server = session_off(s) ? "" : s->backend.server;
-
-        if (strcmp(server, config->oap_server) != 0)
+        if (strcmp(s->backend.server, config->oap_server) != 0)
                 log_notice("The OAP's address has changed: that takes a restart");
         s->backend.config = config;
 }
 
 int session_fd(const Session *s)
 {
-        return session_off(s) ? -1 : rpc_client_fd(s->backend.rpc);
+        return rpc_client_fd(s->backend.rpc);
 }
 
 void session_dispatch(Session *s, Now now)
 {
-        if (session_off(s))
-                return;
         s->backend.now = now;
         rpc_dispatch(s->backend.rpc);
 }
@@ -193,7 +182,7 @@ bool session_snapshot(Session *s, const Snapshot *snapshot)
 {
         int r;
 
-        if (session_off(s) || backend_unsupported(&s->backend)) {
+        if (backend_unsupported(&s->backend)) {
                 counter_add(COUNTER_SNAPSHOTS_UNSUPPORTED, 1);
                 return false;
         }
@@ -205,17 +194,18 @@ bool session_snapshot(Session *s, const Snapshot *snapshot)
         return true;
 }
 
-void session_segment_done(Session *s, const SegmentReport *report, bool report_wanted)
+void session_segment_done(Session *s, const SegmentReport *report)
 {
-        _cleanup_(freep) void *data = NULL;
-        size_t size = 0;
+        void *data;
+        size_t size;
 
-        if (report_wanted && codec_segment(report, &data, &size) < 0)
+        if (codec_segment(report, &data, &size) < 0) {
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
-        /* One that is not known here had no snapshot taken: there is no profile to show. */
-        if (buffer_segment_done(s->buffer, report->service, report->instance, report->segment_id,
+                return;
+        }
+        if (!buffer_segment_done(s->buffer, report->service, report->instance, report->segment_id,
                     (RpcBytes){data, size}))
-                data = NULL;
+                segments_add(&s->segments, (RpcBytes){data, size});
         session_take_retired(s);
 }
 
@@ -226,8 +216,7 @@ void session_task_finished(
 {
         int r;
 
-        if (session_off(s))
-                return;
+        buffer_task_done(s->buffer, service, instance, task_id);
         r = finishes_add(&s->finishes, service, instance, task_id);
         if (r < 0)
                 log_warning("The end of task %s is not reported: %s", task_id, strerror(-r));
@@ -237,8 +226,6 @@ void session_instance_added(Session *s, Instance *i, Now now)
 {
         int r;
 
-        if (session_off(s))
-                return;
         s->backend.now = now;
         r = pollers_add(&s->pollers, i);
         if (r < 0)
@@ -252,8 +239,6 @@ void session_instance_removed(Session *s, Instance *i)
 
 void session_step(Session *s, Now now)
 {
-        if (session_off(s))
-                return;
         s->backend.now = now;
         pollers_step(&s->pollers);
         session_stream_step(s);
@@ -265,8 +250,6 @@ uint64_t session_next_mono_ns(const Session *s)
 {
         uint64_t next_ns = UINT64_MAX, times_ns[4];
 
-        if (session_off(s))
-                return UINT64_MAX;
         times_ns[0] = pollers_next_mono_ns(&s->pollers);
         times_ns[1] = session_stream_mono_ns(s);
         times_ns[2] = segments_next_mono_ns(&s->segments);
@@ -278,8 +261,6 @@ uint64_t session_next_mono_ns(const Session *s)
 
 void session_flush(Session *s, Now now)
 {
-        if (session_off(s))
-                return;
         s->flush = true;
         backend_hurry(&s->backend);
         session_step(s, now);
@@ -294,8 +275,8 @@ bool session_idle(const Session *s)
 SessionStatus session_status(const Session *s)
 {
         return (SessionStatus){
-                .server = session_off(s) ? "" : s->backend.server,
-                .state = session_off(s) ? "off" : backend_state(&s->backend),
+                .server = s->backend.server,
+                .state = backend_state(&s->backend),
                 .error = s->backend.error,
                 .last_success_mono_ns = s->backend.last_success_mono_ns,
                 .n_buffered = buffer_n(s->buffer),

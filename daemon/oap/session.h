@@ -17,36 +17,45 @@
  * full, interior samples of runs of identical stacks of queued, not yet streamed snapshots are
  * dropped; if that frees too little, session_snapshot refuses (the core then drops the segment's
  * tail). The sequence numbers on the wire are given at streaming time, contiguous from 0 for each
- * (task, segment); the core's are contiguous, too, and not sent. Streams: at most one
- * collectSnapshot stream at a time, ≤ batch_snapshots, every ≤ batch_interval_ms. A stream that
- * failed before a message left, or that the backend refused for want of a token, is sent again
- * later; one that failed after is ambiguous: counted and not sent again. After a failed stream the
- * next one is empty, and the snapshots follow when that was taken: an outage costs at most one
- * batch. Segments: sent after the last snapshot of that segment has left; at most once, too.
+ * (task, segment); the core's are contiguous, too, and not sent.
+ *
+ * Streams: at most one collectSnapshot stream at a time, ≤ batch_snapshots, every ≤
+ * batch_interval_ms. One that failed before a message left, or that the backend refused for want of
+ * a token, is sent again later; one that failed after is ambiguous: counted and not sent again.
+ * After a failed stream the next one is empty, and the snapshots follow when that was taken: an
+ * outage costs at most one batch.
+ *
+ * Segments: sent after the last snapshot of that segment has left; at most once, too.
+ *
  * Finish: sent when the last stream with a snapshot of that task was closed, repeated until OK
  * (bounded by 1 h).
  */
 
 typedef struct Session Session;
 
-/* `core` is told the tasks; `random` gives 32 random bits (tests: a fixed sequence). Return: 0,
- * -errno. */
+/*
+ * `core` is told the tasks; `random` gives 32 random bits (tests: a fixed sequence). `config` is
+ * borrowed and names a server.
+ *
+ * Return: 0, -errno.
+ */
 int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void));
 Session *session_free(Session *s);
 DEFINE_CLEANUP(Session *, session_free)
-/* All but the server and whether there is one, which take a restart. */
+/* All but the server may be new; that takes a restart. */
 void session_set_config(Session *s, const Config *config);
 
-int session_fd(const Session *s); /* readable: call session_dispatch; -1: no server */
+int session_fd(const Session *s); /* readable: call session_dispatch */
 void session_dispatch(Session *s, Now now);
-uint64_t session_next_mono_ns(
-        const Session *s); /* when session_step is needed; UINT64_MAX: never */
+/* When session_step is needed; UINT64_MAX: never. */
+uint64_t session_next_mono_ns(const Session *s);
 void session_step(Session *s, Now now);
 
 /* From CoreOps. */
 bool session_snapshot(Session *s, const Snapshot *snapshot);
-/* To be called for each segment of which a snapshot was given, report_wanted or not. */
-void session_segment_done(Session *s, const SegmentReport *report, bool report_wanted);
+/* The end of a segment whose trace segment is to be reported; its last snapshot was given. */
+void session_segment_done(Session *s, const SegmentReport *report);
+/* The last snapshot of the task was given. */
 void session_task_finished(
         Session *s, const char *service, const char *instance, const char *task_id);
 /*
@@ -63,7 +72,7 @@ bool session_idle(const Session *s); /* nothing buffered, nothing in flight but 
 
 typedef struct SessionStatus {
         const char *server;
-        const char *state; /* "off", "connecting", "ready", "failing", "unsupported" */
+        const char *state; /* "connecting", "ready", "failing", "unsupported" */
         const char *error; /* of the last call that failed, also when it is over; empty: none */
         uint64_t last_success_mono_ns; /* 0: none yet */
         uint64_t n_buffered;
