@@ -1,1 +1,488 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <dwarf.h>
+#include <elfutils/libdw.h>
+#include <errno.h>
+#include <gelf.h>
+#include <string.h>
+
+#include "unwind/cfi-program.h"
+#include "unwind/cfi-rows.h"
+#include "unwind/cfi-table.h"
+#include "util/error.h"
+
+/*
+ * Every CIE and FDE of .eh_frame and .debug_frame is listed first, the FDEs are sorted by address,
+ * and then run one after the other, so that rows come in order. Where two FDEs claim an address the
+ * first one has it, and .eh_frame comes before .debug_frame.
+ */
+
+enum {
+        FDES_MAX = 4 << 20,
+        CIES_MAX = 256 << 10,    /* one a compilation unit in .debug_frame */
+        CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
+        SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
+        TEXT_SEGMENTS_MAX = 16,
+        AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
+};
+
+typedef struct Text {
+        uint64_t vaddr, size, offset, filesz;
+} Text;
+
+typedef struct Cie {
+        uint64_t offset; /* in its section */
+        CfiCie cie;
+} Cie;
+
+typedef struct Fde {
+        uint64_t start, end;
+        CfiBytes bytes;
+        uint32_t cie;
+        uint32_t section; /* 0: .eh_frame, 1: .debug_frame */
+} Fde;
+
+typedef struct Builder {
+        Elf *elf;
+        Text texts[TEXT_SEGMENTS_MAX];
+        size_t n_texts;
+        Cie *cies;
+        size_t n_cies, cies_size;
+        Fde *fdes;
+        size_t n_fdes, fdes_size;
+        CfiRows rows;
+} Builder;
+
+static void builder_deinit(Builder *b)
+{
+        free(b->cies);
+        free(b->fdes);
+        cfi_rows_deinit(&b->rows);
+}
+
+static int builder_texts(Builder *b)
+{
+        size_t n;
+
+        b->rows.base = UINT64_MAX;
+        if (elf_getphdrnum(b->elf, &n) < 0)
+                return error_origin(-EBADMSG);
+        for (size_t i = 0; i < n && b->n_texts < TEXT_SEGMENTS_MAX; i++) {
+                GElf_Phdr ph;
+
+                if (!gelf_getphdr(b->elf, (int)i, &ph))
+                        return error_origin(-EBADMSG);
+                if (ph.p_type != PT_LOAD || !(ph.p_flags & PF_X) || ph.p_memsz == 0 ||
+                        ph.p_vaddr + ph.p_memsz < ph.p_vaddr)
+                        continue;
+                b->texts[b->n_texts++] = (Text){.vaddr = ph.p_vaddr,
+                        .size = ph.p_memsz,
+                        .offset = ph.p_offset,
+                        .filesz = ph.p_filesz};
+                if (ph.p_vaddr < b->rows.base)
+                        b->rows.base = ph.p_vaddr;
+        }
+        return 0;
+}
+
+/* Code that lies in a text segment, at offsets that rows can express. Linkers leave FDEs of dropped
+ * functions behind, at address 0 or with no size. */
+static bool builder_is_code(const Builder *b, uint64_t start, uint64_t size)
+{
+        if (size == 0 || start - b->rows.base > UINT32_MAX ||
+                size > UINT32_MAX - (start - b->rows.base))
+                return false;
+        for (size_t i = 0; i < b->n_texts; i++) {
+                uint64_t at = start - b->texts[i].vaddr;
+
+                if (at < b->texts[i].size && size <= b->texts[i].size - at)
+                        return true;
+        }
+        return false;
+}
+
+/* Reads what the letters of the augmentation say. False: not all are known. */
+static bool cie_augmentation(CfiCie *cie, const Dwarf_CIE *raw)
+{
+        CfiBytes b = {.p = raw->augmentation_data};
+        const char *letters = raw->augmentation;
+        uint64_t ignored;
+
+        cie->encoding = DW_EH_PE_absptr;
+        if (letters[0] == '\0')
+                return true;
+        if (letters[0] != 'z' || strnlen(letters, AUGMENTATION_MAX + 1) > AUGMENTATION_MAX)
+                return false;
+        cie->augmented = true;
+        if (b.p)
+                b.end = b.p + raw->augmentation_data_size;
+        for (letters++; *letters; letters++)
+                switch (*letters) {
+                case 'S':
+                        cie->signal = true;
+                        break;
+                case 'L':
+                        if (b.p == b.end)
+                                return false;
+                        b.p++;
+                        break;
+                case 'P':
+                        if (b.p == b.end)
+                                return false;
+                        b.p++;
+                        if (!cfi_bytes_address(&b, b.p[-1] & 0x0f, &ignored))
+                                return false;
+                        break;
+                case 'R':
+                        if (b.p == b.end)
+                                return false;
+                        cie->encoding = *b.p++;
+                        break;
+                default:
+                        return false;
+                }
+        return true;
+}
+
+static int builder_cie(Builder *b, uint64_t offset, const Dwarf_CIE *raw)
+{
+        CfiBytes program = {.p = raw->initial_instructions, .end = raw->initial_instructions_end};
+        Cie *c;
+        int r;
+
+        if (raw->return_address_register != X86_RIP || b->n_cies == CIES_MAX ||
+                program.end - program.p > CIE_PROGRAM_MAX)
+                return 0;
+        r = cfi_reserve(&b->cies, b->n_cies, &b->cies_size, sizeof(*b->cies));
+        if (r)
+                return error_trace(r);
+        c = &b->cies[b->n_cies];
+        *c = (Cie){.offset = offset};
+        c->cie.code_align = raw->code_alignment_factor;
+        c->cie.data_align = raw->data_alignment_factor;
+        if (cie_augmentation(&c->cie, raw) && cfi_cie_run(&c->cie, program) == 0)
+                b->n_cies++;
+        return 0;
+}
+
+/* CIEs are listed by offset, those of this section from `first` on. */
+static bool builder_find_cie(const Builder *b, size_t first, uint64_t offset, uint32_t *ret)
+{
+        size_t low = first, high = b->n_cies;
+
+        while (low < high) {
+                size_t mid = low + (high - low) / 2;
+
+                if (b->cies[mid].offset == offset) {
+                        *ret = (uint32_t)mid;
+                        return true;
+                }
+                if (b->cies[mid].offset < offset)
+                        low = mid + 1;
+                else
+                        high = mid;
+        }
+        return false;
+}
+
+static int builder_fde(Builder *b, size_t first_cie, const Dwarf_FDE *raw, CfiBytes bytes, bool eh)
+{
+        uint64_t start, size, skip;
+        const CfiCie *cie;
+        uint32_t i;
+        int r;
+
+        if (b->n_fdes == FDES_MAX || !builder_find_cie(b, first_cie, raw->CIE_pointer, &i))
+                return 0;
+        cie = &b->cies[i].cie;
+        if (!cfi_bytes_address(&bytes, cie->encoding, &start) ||
+                !cfi_bytes_address(&bytes, cie->encoding & 0x0f, &size) ||
+                !builder_is_code(b, start, size))
+                return 0;
+        if (cie->augmented) {
+                if (!cfi_bytes_uleb(&bytes, &skip) || skip > (uint64_t)(bytes.end - bytes.p))
+                        return 0;
+                bytes.p += skip;
+                bytes.vaddr += skip;
+        }
+        r = cfi_reserve(&b->fdes, b->n_fdes, &b->fdes_size, sizeof(*b->fdes));
+        if (r)
+                return error_trace(r);
+        b->fdes[b->n_fdes++] = (Fde){.start = start,
+                .end = start + size,
+                .bytes = bytes,
+                .cie = i,
+                .section = eh ? 0 : 1};
+        return 0;
+}
+
+/* Lists the entries of a section; broken ones are passed over. */
+static int builder_section(Builder *b, Elf *elf, Elf_Data *data, uint64_t vaddr, bool eh)
+{
+        const unsigned char *ident = (const unsigned char *)elf_getident(elf, NULL);
+        size_t first_cie = b->n_cies;
+        Dwarf_Off offset = 0, next;
+
+        if (!ident || !data || !data->d_buf || data->d_size > SECTION_MAX)
+                return 0;
+        for (;; offset = next) {
+                Dwarf_CFI_Entry entry;
+                int r;
+
+                next = offset;
+                r = dwarf_next_cfi(ident, data, eh, offset, &next, &entry);
+                if (r > 0 || next <= offset || next > data->d_size)
+                        return 0;
+                if (r < 0)
+                        continue;
+                if (dwarf_cfi_cie_p(&entry)) {
+                        r = builder_cie(b, offset, &entry.cie);
+                } else {
+                        uint64_t at = entry.fde.start - (const uint8_t *)data->d_buf;
+
+                        r = builder_fde(b, first_cie, &entry.fde,
+                                (CfiBytes){.p = entry.fde.start,
+                                        .end = entry.fde.end,
+                                        .vaddr = vaddr + at},
+                                eh);
+                }
+                if (r)
+                        return error_trace(r);
+        }
+}
+
+static Elf_Scn *find_section(Elf *elf, const char *name, GElf_Shdr *ret)
+{
+        size_t names;
+
+        if (elf_getshdrstrndx(elf, &names) < 0)
+                return NULL;
+        for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
+                GElf_Shdr sh;
+                const char *n;
+
+                if (!gelf_getshdr(s, &sh))
+                        continue;
+                n = elf_strptr(elf, names, sh.sh_name);
+                if (n && strcmp(n, name) == 0 && sh.sh_type != SHT_NOBITS) {
+                        *ret = sh;
+                        return s;
+                }
+        }
+        return NULL;
+}
+
+/* Without section headers .eh_frame is found as at run time: .eh_frame_hdr says where it begins; it
+ * ends at its terminator, or with the segment. */
+static int builder_eh_frame_by_segment(Builder *b)
+{
+        CfiBytes hdr = {0};
+        uint64_t vaddr;
+        size_t n;
+
+        if (elf_getphdrnum(b->elf, &n) < 0)
+                return 0;
+        for (size_t i = 0; i < n && !hdr.p; i++) {
+                GElf_Phdr ph;
+                Elf_Data *data;
+
+                if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_GNU_EH_FRAME ||
+                        ph.p_filesz < 4)
+                        continue;
+                data = elf_getdata_rawchunk(b->elf, (int64_t)ph.p_offset, ph.p_filesz, ELF_T_BYTE);
+                if (data && data->d_buf)
+                        hdr = (CfiBytes){.p = data->d_buf,
+                                .end = (uint8_t *)data->d_buf + data->d_size,
+                                .vaddr = ph.p_vaddr};
+        }
+        if (!hdr.p || hdr.p[0] != 1)
+                return 0;
+        hdr.p += 4; /* version and the three encodings */
+        hdr.vaddr += 4;
+        if (!cfi_bytes_address(&hdr, hdr.p[-3], &vaddr))
+                return 0;
+        for (size_t i = 0; i < n; i++) {
+                GElf_Phdr ph;
+                uint64_t at;
+
+                if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_LOAD)
+                        continue;
+                at = vaddr - ph.p_vaddr;
+                if (at >= ph.p_filesz || ph.p_filesz - at > SECTION_MAX)
+                        continue;
+                return builder_section(b, b->elf,
+                        elf_getdata_rawchunk(
+                                b->elf, (int64_t)(ph.p_offset + at), ph.p_filesz - at, ELF_T_BYTE),
+                        vaddr, true);
+        }
+        return 0;
+}
+
+/* *ret_found: whether the file has that section, usable or not. */
+static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
+{
+        GElf_Shdr sh;
+        Elf_Scn *s = find_section(elf, ".debug_frame", &sh);
+
+        *ret_found = s;
+        if (!s)
+                return 0;
+        if (sh.sh_flags & SHF_COMPRESSED) {
+                GElf_Chdr ch;
+
+                if (!gelf_getchdr(s, &ch) || ch.ch_size > SECTION_MAX || elf_compress(s, 0, 0) < 0)
+                        return 0;
+        }
+        return builder_section(b, elf, elf_getdata(s, NULL), sh.sh_addr, false);
+}
+
+static int builder_list(Builder *b, Elf *debug_elf)
+{
+        bool found;
+        GElf_Shdr sh;
+        Elf_Scn *s = find_section(b->elf, ".eh_frame", &sh);
+        int r;
+
+        if (s)
+                r = builder_section(b, b->elf, elf_getdata(s, NULL), sh.sh_addr, true);
+        else
+                r = builder_eh_frame_by_segment(b);
+        if (r)
+                return error_trace(r);
+        r = builder_debug_frame(b, b->elf, &found);
+        if (r == 0 && !found && debug_elf)
+                r = builder_debug_frame(b, debug_elf, &found);
+        return error_trace(r);
+}
+
+static int fde_compare(const void *a, const void *b)
+{
+        const Fde *x = a, *y = b;
+
+        if (x->start != y->start)
+                return x->start < y->start ? -1 : 1;
+        return (int)x->section - (int)y->section;
+}
+
+static void builder_sort(Builder *b)
+{
+        for (size_t i = 1; i < b->n_fdes; i++)
+                if (fde_compare(&b->fdes[i - 1], &b->fdes[i]) > 0) {
+                        qsort(b->fdes, b->n_fdes, sizeof(*b->fdes), fde_compare);
+                        return;
+                }
+}
+
+static const CfiRule rule_none = {.cfa = CFI_CFA_NONE};
+
+/* Rows of one FDE from `start` on, and the end of what it covers. */
+static int builder_run(Builder *b, const Fde *fde, uint64_t start)
+{
+        uint64_t row_start, row_end;
+        const CfiRule *rule;
+        CfiProgram p;
+        int r;
+
+        cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
+        while ((r = cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
+                if (row_end <= start)
+                        continue;
+                if (cfi_rows_full(&b->rows))
+                        break;
+                r = cfi_rows_add(&b->rows, row_start > start ? row_start : start, rule);
+                if (r)
+                        return error_trace(r);
+                start = row_end;
+        }
+        /* The gap behind it, or what a broken program left over. */
+        return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
+}
+
+/* Code without CFI may be the signal trampoline of a C library that writes none for it (musl). */
+static int builder_gap(Builder *b, uint64_t start, uint64_t end)
+{
+        /* mov $15, %rax; syscall: rt_sigreturn */
+        static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+        static const CfiRule rule = {.cfa = CFI_CFA_SIGNAL};
+
+        for (size_t i = 0; i < b->n_texts && !cfi_rows_full(&b->rows); i++) {
+                const Text *t = &b->texts[i];
+                uint64_t from = start > t->vaddr ? start : t->vaddr, size, at;
+                const uint8_t *bytes, *hit;
+                Elf_Data *data;
+                int r;
+
+                at = from - t->vaddr;
+                if (from >= end || at >= t->filesz)
+                        continue;
+                size = end - from < t->filesz - at ? end - from : t->filesz - at;
+                if (size < sizeof(code))
+                        continue;
+                data = elf_getdata_rawchunk(b->elf, (int64_t)t->offset, t->filesz, ELF_T_BYTE);
+                if (!data || !data->d_buf)
+                        continue;
+                bytes = (const uint8_t *)data->d_buf + at;
+                hit = memmem(bytes, size, code, sizeof(code));
+                if (!hit)
+                        continue;
+                /* The byte before belongs to it, too: callers are looked up one byte lower. */
+                at = from + (hit - bytes);
+                r = cfi_rows_add(&b->rows, at > from ? at - 1 : at, &rule);
+                if (r == 0)
+                        r = cfi_rows_add(&b->rows, at + sizeof(code), &rule_none);
+                if (r)
+                        return error_trace(r);
+        }
+        return 0;
+}
+
+static int builder_rows(Builder *b)
+{
+        uint64_t at = b->rows.base;
+        int r;
+
+        r = cfi_rows_add(&b->rows, at, &rule_none);
+        for (size_t i = 0; r == 0 && i < b->n_fdes && !cfi_rows_full(&b->rows); i++) {
+                const Fde *fde = &b->fdes[i];
+
+                if (fde->end <= at)
+                        continue;
+                if (fde->start > at)
+                        r = builder_gap(b, at, fde->start);
+                if (r == 0)
+                        r = builder_run(b, fde, fde->start > at ? fde->start : at);
+                at = fde->end;
+        }
+        if (r == 0 && !cfi_rows_full(&b->rows))
+                r = builder_gap(b, at, b->rows.base + UINT32_MAX);
+        return error_trace(r);
+}
+
+static bool elf_usable(Elf *elf)
+{
+        GElf_Ehdr eh;
+
+        return elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &eh) &&
+               eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_ident[EI_DATA] == ELFDATA2LSB &&
+               eh.e_machine == EM_X86_64;
+}
+
+int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
+{
+        _cleanup_(builder_deinit) Builder b = {.elf = elf};
+        int r;
+
+        if (!elf_usable(elf))
+                return error_origin(-EBADMSG);
+        if (debug_elf && !elf_usable(debug_elf))
+                debug_elf = NULL;
+        r = builder_texts(&b);
+        if (r == 0)
+                r = builder_list(&b, debug_elf);
+        if (r)
+                return error_trace(r);
+        builder_sort(&b);
+        r = builder_rows(&b);
+        if (r == 0)
+                r = cfi_rows_finish(&b.rows, ret);
+        return error_trace(r);
+}

@@ -9,9 +9,10 @@
 #include "util/cleanup.h"
 
 /*
- * Compact unwind table of one binary: rows sorted by address, each naming one of few distinct rules (unwinding.md, 3.2:
- * 8–708 rules a binary). Immutable once built; may be read by any thread. Built from .eh_frame and .debug_frame by libdw,
- * the only user of <elfutils/libdw.h> here.
+ * Compact unwind table of one binary: rows sorted by address, each naming one of few distinct rules
+ * (unwinding.md, 3.2: 8–708 rules a binary). Immutable once built; may be read by any thread. Built
+ * from .eh_frame and .debug_frame: libdw (its only user here) takes the sections apart,
+ * cfi-program.h runs the entries.
  */
 
 typedef enum CfiCfa {
@@ -24,29 +25,38 @@ typedef enum CfiCfa {
 } CfiCfa;
 
 typedef enum CfiReg {
-        CFI_REG_SAME,   /* unchanged (also "unspecified") */
-        CFI_REG_UNDEF,
+        CFI_REG_SAME,   /* unchanged (also "unspecified"); rsp: is the CFA */
+        CFI_REG_UNDEF,  /* lost */
         CFI_REG_OFFSET, /* saved at CFA + offset */
         CFI_REG_VALUE,  /* is CFA + offset */
         CFI_REG_COPY,   /* is in register `offset` */
+        CFI_REG_AT_RBP, /* saved at this frame's rbp + offset (GCC, where it realigns the stack) */
 } CfiReg;
 
-/* The registers that rules may restore: callee-saved ones and the rest that hand-written code uses. */
+/* The registers that rules may restore: callee-saved ones and the rest that hand-written code uses.
+ */
 typedef struct CfiRule {
         uint8_t cfa; /* CfiCfa */
         uint8_t cfa_reg;
-        int16_t pad;
+        uint16_t moved; /* a bit for each register but X86_RIP that is neither SAME nor UNDEF */
+        uint16_t undef; /* a bit for each register but X86_RIP that is UNDEF */
+        uint16_t pad;   /* 0, as pad2: rules are compared as bytes */
         int32_t cfa_offset, cfa_offset2;
-        uint8_t how[N_REGS]; /* CfiReg of each register, REG_RIP: the return address */
+        uint8_t how[N_REGS]; /* CfiReg of each register, X86_RIP: the return address */
+        uint8_t pad2[3];
         int32_t offset[N_REGS];
 } CfiRule;
+
+_Static_assert(sizeof(CfiRule) == 36 + 4 * N_REGS, "no hidden padding");
 
 typedef struct CfiTable CfiTable;
 
 /*
- * Reads the rows of an ELF file (and of its separate debug file where that alone has .debug_frame; may be NULL).
- * Addresses are the file's own (vaddr). Broken CFI of single functions is skipped: CFI_CFA_NONE there.
- * Return: 0, also when there is no CFI at all (an empty table); -ENOMEM; -EBADMSG: not a usable ELF file.
+ * Reads the rows of an ELF file (and of its separate debug file where that alone has .debug_frame;
+ * may be NULL). Addresses are the file's own (vaddr). Broken CFI of single functions is skipped:
+ * CFI_CFA_NONE there. So is what goes beyond the limits on rows, rules and work, which no sane file
+ * meets. Return: 0, also when there is no CFI at all (an empty table); -ENOMEM; -EBADMSG: not a
+ * usable ELF file.
  */
 int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf);
 CfiTable *cfi_table_free(CfiTable *t);

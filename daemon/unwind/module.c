@@ -1,1 +1,60 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "unwind/module.h"
+
+static atomic_uint last_id;
+
+Module *module_new(
+        const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments)
+{
+        Module *m = calloc(1, sizeof(*m));
+
+        if (!m)
+                return NULL;
+        m->name = strdup(name);
+        m->segments = n_segments > 0 ? calloc(n_segments, sizeof(*segments)) : NULL;
+        if (!m->name || (n_segments > 0 && !m->segments)) {
+                free(m->segments);
+                free(m->name);
+                free(m);
+                return NULL;
+        }
+        if (n_segments > 0)
+                memcpy(m->segments, segments, n_segments * sizeof(*segments));
+        m->n_segments = n_segments;
+        m->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
+        m->cfi = cfi;
+        atomic_init(&m->n_refs, 1);
+        return m;
+}
+
+Module *module_ref(Module *m)
+{
+        if (m)
+                atomic_fetch_add_explicit(&m->n_refs, 1, memory_order_relaxed);
+        return m;
+}
+
+Module *module_unref(Module *m)
+{
+        if (!m || atomic_fetch_sub_explicit(&m->n_refs, 1, memory_order_acq_rel) != 1)
+                return NULL;
+        cfi_table_free(m->cfi);
+        free(m->segments);
+        free(m->name);
+        free(m);
+        return NULL;
+}
+
+uint64_t module_vaddr(const Module *m, uint64_t file_offset)
+{
+        for (size_t i = 0; i < m->n_segments; i++) {
+                const ModuleSegment *s = &m->segments[i];
+
+                if (file_offset - s->offset < s->filesz && file_offset >= s->offset)
+                        return s->vaddr + (file_offset - s->offset);
+        }
+        return UINT64_MAX;
+}

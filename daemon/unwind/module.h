@@ -8,8 +8,8 @@
 #include "util/cleanup.h"
 
 /*
- * A binary (executable, library, vDSO) as unwinding needs it, shared by all processes that map the same file. Immutable
- * after creation; counted references from any thread.
+ * A binary (executable, library, vDSO) as unwinding needs it, shared by all processes that map the
+ * same file. Immutable after creation; counted references from any thread.
  */
 
 typedef struct ModuleSegment {
@@ -18,16 +18,17 @@ typedef struct ModuleSegment {
 
 typedef struct Module {
         atomic_uint n_refs;
-        uint32_t id;       /* unique for the daemon's life time, from 1 */
-        char *name;        /* base name of the file, "[vdso]" */
-        CfiTable *cfi;     /* NULL: the file could not be read */
+        uint32_t id;   /* unique for the daemon's life time, from 1 */
+        char *name;    /* base name of the file, "[vdso]" */
+        CfiTable *cfi; /* NULL: the file could not be read */
         size_t n_segments;
         ModuleSegment *segments;
-        void *symbols;     /* the symbolizer's, owned elsewhere */
+        void *symbols; /* the symbolizer's, owned elsewhere */
 } Module;
 
 /* Takes over cfi and copies the rest. NULL: no memory (cfi is then still the caller's). */
-Module *module_new(const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments);
+Module *module_new(
+        const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments);
 Module *module_ref(Module *m);
 Module *module_unref(Module *m);
 DEFINE_CLEANUP(Module *, module_unref)

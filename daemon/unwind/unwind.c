@@ -1,1 +1,277 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "unwind/unwind.h"
+
+enum {
+        STACK_SPAN_MAX = 8 << 20, /* of one stack from rsp up: further away is another stack */
+
+        /* psABI, figure 3.4: a function keeps these for its caller */
+        CALLEE_SAVED = 1 << X86_RBX | 1 << X86_RBP | 1 << X86_R12 | 1 << X86_R13 | 1 << X86_R14 |
+                       1 << X86_R15,
+        ALL_VALID = (1 << N_REGS) - 1,
+
+        /* ucontext_t, to which rsp points in a signal trampoline: uc_mcontext.gregs */
+        UCONTEXT_GREGS = 40,
+};
+
+/* Where the walk is: registers of a frame. */
+typedef struct Walk {
+        const StackCopy *copy;
+        const ProcMap *map;
+        const Mapping *mapping; /* of the last pc, mostly the next one's, too */
+        UnwindRegs regs;
+        uint32_t valid; /* a bit for each register that is known */
+        uint64_t low;   /* the next CFA is above this */
+        bool exact;     /* pc is that of an instruction, not a return address */
+
+        Frame *frames;
+        size_t n_max;
+        UnwindResult result;
+} Walk;
+
+typedef enum Stop {
+        GO_ON,
+        STOP, /* w->result says why */
+} Stop;
+
+static Stop stop(Walk *w, UnwindStatus status)
+{
+        w->result.status = status;
+        if (status == UNWIND_NO_MAPPING || status == UNWIND_NO_CFI || status == UNWIND_BROKEN)
+                w->result.bad_pc = w->regs.r[X86_RIP];
+        return STOP;
+}
+
+static Stop read_word(Walk *w, uint64_t addr, uint64_t *ret)
+{
+        const StackCopy *c = w->copy;
+        uint64_t at = addr - c->addr;
+
+        if (addr < c->addr || addr % 8 != 0)
+                return stop(w, UNWIND_BROKEN);
+        if (at >= c->n || c->n - at < 8) {
+                if (at > STACK_SPAN_MAX - 8)
+                        return stop(w, UNWIND_BROKEN);
+                w->result.need_end = addr + 8;
+                return stop(w, UNWIND_TRUNCATED);
+        }
+        memcpy(ret, c->bytes + at, 8);
+        return GO_ON;
+}
+
+/* Adds the frame of the current pc and tells the rule there; NULL: the pc is in no file. */
+static Stop add_frame(Walk *w, const CfiRule **ret_rule)
+{
+        static const CfiRule none = {.cfa = CFI_CFA_NONE};
+        uint64_t pc = w->regs.r[X86_RIP], at = w->exact ? pc : pc - 1;
+        const Mapping *m = w->mapping;
+        Frame *f;
+
+        if (w->result.n_frames == w->n_max)
+                return stop(w, UNWIND_TOO_DEEP);
+        if (!m || at < m->start || at >= m->end)
+                w->mapping = m = procmap_find(w->map, at);
+        if (!m || !m->exec)
+                return stop(w, UNWIND_NO_MAPPING);
+
+        f = &w->frames[w->result.n_frames++];
+        *f = (Frame){.pc = pc, .module = m->module, .vaddr = pc};
+        if (m->module) {
+                f->vaddr = module_vaddr(m->module, at - m->start + m->offset);
+                *ret_rule = m->module->cfi ? cfi_table_find(m->module->cfi, f->vaddr) : &none;
+        } else {
+                *ret_rule = m->inode != 0 || m->special ? &none : NULL;
+        }
+        return GO_ON;
+}
+
+static bool is_valid(const Walk *w, unsigned reg)
+{
+        return w->valid & 1U << reg;
+}
+
+static Stop find_cfa(Walk *w, const CfiRule *rule, uint64_t *ret)
+{
+        const uint64_t *r = w->regs.r;
+        uint64_t cfa;
+
+        if (rule->cfa == CFI_CFA_PLT) {
+                cfa = r[X86_RSP] + 8 + ((int32_t)(r[X86_RIP] & 15) >= rule->cfa_offset ? 8 : 0);
+        } else {
+                if (!is_valid(w, rule->cfa_reg))
+                        return stop(w, UNWIND_BROKEN);
+                cfa = r[rule->cfa_reg] + rule->cfa_offset;
+        }
+        if (rule->cfa == CFI_CFA_DEREF) {
+                if (read_word(w, cfa, &cfa) != GO_ON)
+                        return STOP;
+                cfa += rule->cfa_offset2;
+        }
+        if (cfa <= w->low || cfa % 8 != 0)
+                return stop(w, UNWIND_BROKEN);
+        *ret = cfa;
+        return GO_ON;
+}
+
+/* The caller's value of a register that the rule moves. *ret_valid is false if it is lost. */
+static Stop find_register(
+        Walk *w, const CfiRule *rule, unsigned reg, uint64_t cfa, uint64_t *ret, bool *ret_valid)
+{
+        int32_t offset = rule->offset[reg];
+
+        *ret_valid = true;
+        switch (rule->how[reg]) {
+        case CFI_REG_OFFSET:
+                return read_word(w, cfa + offset, ret);
+        case CFI_REG_VALUE:
+                *ret = cfa + offset;
+                return GO_ON;
+        case CFI_REG_COPY:
+                *ret = w->regs.r[offset];
+                *ret_valid = is_valid(w, offset);
+                return GO_ON;
+        case CFI_REG_AT_RBP:
+                if (is_valid(w, X86_RBP))
+                        return read_word(w, w->regs.r[X86_RBP] + offset, ret);
+                break;
+        }
+        *ret_valid = false;
+        return GO_ON;
+}
+
+static Stop step_signal(Walk *w)
+{
+        static const uint8_t order[] = {X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14,
+                X86_R15, X86_RDI, X86_RSI, X86_RBP, X86_RBX, X86_RDX, X86_RAX, X86_RCX, X86_RSP,
+                X86_RIP};
+        uint64_t at = w->regs.r[X86_RSP] + UCONTEXT_GREGS;
+        UnwindRegs regs;
+
+        for (size_t i = 0; i < sizeof(order); i++)
+                if (read_word(w, at + 8 * i, &regs.r[order[i]]) != GO_ON)
+                        return STOP;
+        w->regs = regs;
+        w->valid = ALL_VALID;
+        w->low = regs.r[X86_RSP]; /* of whichever stack was interrupted */
+        w->exact = true;
+        return GO_ON;
+}
+
+static Stop step_cfi(Walk *w, const CfiRule *rule)
+{
+        uint64_t cfa, pc, values[X86_RIP];
+        uint32_t valid;
+        bool known;
+
+        if (rule->cfa == CFI_CFA_NONE)
+                return stop(w, UNWIND_NO_CFI);
+        if (rule->cfa == CFI_CFA_ROOT)
+                return stop(w, UNWIND_DONE);
+        if (rule->cfa == CFI_CFA_SIGNAL)
+                return step_signal(w);
+        if (find_cfa(w, rule, &cfa) != GO_ON ||
+                find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
+                return STOP;
+        if (!known)
+                return stop(w, UNWIND_BROKEN);
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+
+        /* All are found before the first one is set: they may stand in each other's places. */
+        valid = (w->valid & CALLEE_SAVED & ~(uint32_t)rule->undef) | 1 << X86_RSP | 1 << X86_RIP;
+        for (uint32_t left = rule->moved; left; left &= left - 1) {
+                unsigned reg = __builtin_ctz(left);
+
+                if (find_register(w, rule, reg, cfa, &values[reg], &known) != GO_ON)
+                        return STOP;
+                valid = known ? valid | 1U << reg : valid & ~(1U << reg);
+        }
+        w->regs.r[X86_RSP] = cfa;
+        for (uint32_t left = rule->moved & valid; left; left &= left - 1)
+                w->regs.r[__builtin_ctz(left)] = values[__builtin_ctz(left)];
+        w->regs.r[X86_RIP] = pc;
+        w->valid = valid;
+        w->low = cfa;
+        w->exact = false;
+        return GO_ON;
+}
+
+/* By frame pointer: rbp points to the caller's rbp, the return address is above it. */
+static Stop step_fp(Walk *w)
+{
+        uint64_t fp = w->regs.r[X86_RBP], cfa = fp + 16, caller_fp, pc;
+
+        if (!is_valid(w, X86_RBP) || cfa <= w->low)
+                return stop(w, UNWIND_BROKEN);
+        if (read_word(w, fp, &caller_fp) != GO_ON || read_word(w, fp + 8, &pc) != GO_ON)
+                return STOP;
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->regs.r[X86_RBP] = caller_fp;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
+        return GO_ON;
+}
+
+static Walk walk_begin(const StackCopy *copy, const ProcMap *map, Frame *frames, size_t n_max)
+{
+        return (Walk){.copy = copy,
+                .map = map,
+                .regs = copy->regs,
+                .valid = ALL_VALID,
+                .low = copy->regs.r[X86_RSP],
+                .exact = true,
+                .frames = frames,
+                .n_max = n_max};
+}
+
+UnwindResult unwind_cfi(
+        const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames)
+{
+        Walk w = walk_begin(copy, map, ret_frames, max_frames);
+        const CfiRule *rule;
+
+        while (add_frame(&w, &rule) == GO_ON)
+                if ((rule ? step_cfi(&w, rule) : step_fp(&w)) != GO_ON)
+                        break;
+        return w.result;
+}
+
+UnwindResult unwind_fp(
+        const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames)
+{
+        Walk w = walk_begin(copy, map, ret_frames, max_frames);
+        const CfiRule *rule;
+
+        while (add_frame(&w, &rule) == GO_ON) {
+                bool root = rule && rule->cfa == CFI_CFA_ROOT;
+
+                if (root || w.regs.r[X86_RBP] == 0) {
+                        stop(&w, UNWIND_DONE);
+                        break;
+                }
+                if (step_fp(&w) != GO_ON)
+                        break;
+        }
+        return w.result;
+}
+
+UnwindResult unwind_pcs(
+        const uint64_t *pcs, size_t n, const ProcMap *map, Frame *ret_frames, size_t max_frames)
+{
+        Walk w = {.map = map, .exact = true, .frames = ret_frames, .n_max = max_frames};
+        const CfiRule *rule;
+
+        for (size_t i = 0; i < n; i++) {
+                w.regs.r[X86_RIP] = pcs[i];
+                if (add_frame(&w, &rule) != GO_ON)
+                        return w.result;
+                w.exact = false;
+        }
+        stop(&w, UNWIND_DONE);
+        return w.result;
+}

@@ -5,34 +5,44 @@
 #include "unwind/types.h"
 
 /*
- * Copied registers and stack bytes → frames. A pure function: reads nothing but its arguments, never faults whatever the
- * bytes say, and ends after at most max_frames steps, each of which moves the CFA up.
+ * Copied registers and stack bytes → frames. A pure function: reads nothing but its arguments,
+ * never faults whatever the bytes say, and ends after at most max_frames steps, each of which moves
+ * the CFA up.
  */
 
 typedef enum UnwindStatus {
-        UNWIND_DONE,         /* the root was reached */
-        UNWIND_TRUNCATED,    /* the copy ended before the stack did: *ret_need says up to where it is wanted */
-        UNWIND_NO_MAPPING,   /* a pc outside of every mapping of the map (perhaps it is out of date) */
-        UNWIND_NO_CFI,       /* a pc in a file without unwind information there */
-        UNWIND_BROKEN,       /* the CFA did not rise, misaligned or wild values */
-        UNWIND_TOO_DEEP,     /* max_frames reached: frames hold the innermost part */
+        UNWIND_DONE,       /* the root was reached */
+        UNWIND_TRUNCATED,  /* the copy ended before the stack did: *ret_need says up to where it is
+                              wanted */
+        UNWIND_NO_MAPPING, /* a pc outside of every executable mapping (perhaps the map is out of
+                              date) */
+        UNWIND_NO_CFI,     /* a pc in a file without unwind information there */
+        UNWIND_BROKEN,     /* the CFA did not rise, misaligned or wild values */
+        UNWIND_TOO_DEEP,   /* max_frames reached: frames hold the innermost part */
 } UnwindStatus;
 
 typedef struct UnwindResult {
         UnwindStatus status;
         size_t n_frames;
         uint64_t need_end; /* UNWIND_TRUNCATED: the address up to which bytes are needed at least */
-        uint64_t bad_pc;   /* NO_MAPPING, NO_CFI, BROKEN: the pc of the frame that could not be left */
+        uint64_t
+                bad_pc; /* NO_MAPPING, NO_CFI, BROKEN: the pc of the frame that could not be left */
 } UnwindResult;
 
 /*
- * Innermost frame first. Frames before the failure are filled in on every status. By CFI rows; anonymous executable
- * memory (JIT) by frame pointer. Module references in the frames are borrowed from `map`.
+ * Innermost frame first. Frames before the failure are filled in on every status. By CFI rows;
+ * anonymous executable memory (JIT) by frame pointer. Module references in the frames are borrowed
+ * from `map`.
  */
-UnwindResult unwind_cfi(const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
+UnwindResult unwind_cfi(
+        const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
 
-/* By rbp chain alone, for binaries that keep frame pointers; the root is a zero rbp or return address, or a CFI root. */
-UnwindResult unwind_fp(const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
+/* By rbp chain alone, for binaries that keep frame pointers; the root is a zero rbp or return
+ * address, or a CFI root. */
+UnwindResult unwind_fp(
+        const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
 
-/* The innermost frame is a given list of pcs (user stack from a BPF stack-trace map), innermost first → frames. */
-UnwindResult unwind_pcs(const uint64_t *pcs, size_t n, const ProcMap *map, Frame *ret_frames, size_t max_frames);
+/* The innermost frame is a given list of pcs (user stack from a BPF stack-trace map), innermost
+ * first → frames. */
+UnwindResult unwind_pcs(
+        const uint64_t *pcs, size_t n, const ProcMap *map, Frame *ret_frames, size_t max_frames);

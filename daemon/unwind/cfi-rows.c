@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "unwind/cfi-rows.h"
+#include "util/error.h"
+#include "util/list.h"
+
+enum {
+        ROWS_MAX = 8 << 20, /* librustc_driver, the largest met, has 1.15 M */
+        RULES_MAX = 65535,  /* 16-bit indices; 708 met at most */
+};
+
+struct CfiTable {
+        uint64_t base; /* lowest code address of the file */
+        size_t n_rows, n_rules;
+        uint32_t *pcs; /* of the rows, less base; the first is 0 */
+        uint16_t *row_rules;
+        CfiRule *rules; /* the first one says CFI_CFA_NONE */
+
+        /* The row in force at the beginning of each block of 2^shift bytes, and at last the last
+         * row: about four rows are left to search then. */
+        size_t n_blocks;
+        unsigned shift;
+        uint32_t *blocks;
+};
+
+struct RuleNode {
+        HashLink link;
+        struct RuleNode *next; /* of all, last one first */
+        CfiRule rule;
+        uint16_t index;
+};
+
+int cfi_reserve(void *array, size_t n, size_t *size, size_t element)
+{
+        size_t wanted = *size ? *size * 2 : 64;
+        void *p;
+
+        if (n < *size)
+                return 0;
+        memcpy(&p, array, sizeof(p));
+        p = reallocarray(p, wanted, element);
+        if (!p)
+                return error_origin(-ENOMEM);
+        memcpy(array, &p, sizeof(p));
+        *size = wanted;
+        return 0;
+}
+
+/* One form for all rules that unwinding treats alike. */
+static CfiRule rule_canonical(const CfiRule *rule)
+{
+        if (rule->cfa == CFI_CFA_SIGNAL)
+                return (CfiRule){.cfa = CFI_CFA_SIGNAL};
+        if (rule->how[X86_RIP] == CFI_REG_UNDEF)
+                return (CfiRule){.cfa = CFI_CFA_ROOT};
+        if (rule->cfa == CFI_CFA_NONE || rule->how[X86_RIP] == CFI_REG_SAME)
+                return (CfiRule){.cfa = CFI_CFA_NONE};
+        return *rule;
+}
+
+static int rows_new_rule(CfiRows *b, const CfiRule *rule, uint64_t hash, RuleNode **ret)
+{
+        RuleNode *node = calloc(1, sizeof(*node));
+        int r;
+
+        if (!node)
+                return error_origin(-ENOMEM);
+        node->rule = *rule;
+        node->index = (uint16_t)b->n_rules;
+        r = hash_table_add(&b->by_hash, &node->link, hash);
+        if (r) {
+                free(node);
+                return error_trace(r);
+        }
+        node->next = b->nodes;
+        b->nodes = node;
+        b->n_rules++;
+        *ret = node;
+        return 0;
+}
+
+static int rows_rule(CfiRows *b, const CfiRule *raw, uint16_t *ret)
+{
+        unsigned slot = raw->cfa_reg + 5U * raw->moved + (unsigned)raw->cfa_offset / 8U;
+        RuleNode **recent = &b->recent[slot % CFI_RECENT_RULES], *node = *recent;
+        CfiRule rule;
+        uint64_t hash;
+        int r;
+
+        if (node && memcmp(&node->rule, raw, sizeof(*raw)) == 0) {
+                *ret = node->index;
+                return 0;
+        }
+        rule = rule_canonical(raw);
+        hash = hash_bytes(&rule, sizeof(rule));
+        for (HashLink *l = hash_table_find(&b->by_hash, hash); l; l = hash_link_next(l)) {
+                node = container_of(l, RuleNode, link);
+                if (memcmp(&node->rule, &rule, sizeof(rule)) == 0) {
+                        *recent = node;
+                        *ret = node->index;
+                        return 0;
+                }
+        }
+        if (b->n_rules == RULES_MAX) {
+                *ret = 0;
+                return 0;
+        }
+        r = rows_new_rule(b, &rule, hash, &node);
+        if (r)
+                return error_trace(r);
+        *recent = node;
+        *ret = node->index;
+        return 0;
+}
+
+int cfi_rows_add(CfiRows *b, uint64_t pc, const CfiRule *rule)
+{
+        uint32_t offset = (uint32_t)(pc - b->base);
+        uint16_t index = 0;
+        int r;
+
+        r = rows_rule(b, rule, &index);
+        if (r)
+                return error_trace(r);
+        if (b->n_rows > 0 && b->pcs[b->n_rows - 1] == offset)
+                b->n_rows--;
+        if (b->n_rows > 0 && b->row_rules[b->n_rows - 1] == index)
+                return 0;
+        if (b->n_rows == b->size) {
+                size_t size = b->size;
+
+                r = cfi_reserve(&b->pcs, b->n_rows, &size, sizeof(*b->pcs));
+                if (r == 0)
+                        r = cfi_reserve(&b->row_rules, b->n_rows, &b->size, sizeof(*b->row_rules));
+                if (r)
+                        return error_trace(r);
+        }
+        b->pcs[b->n_rows] = offset;
+        b->row_rules[b->n_rows++] = index;
+        return 0;
+}
+
+static int table_index(CfiTable *t)
+{
+        uint32_t last = t->pcs[t->n_rows - 1];
+        size_t row = 0;
+
+        while ((last >> t->shift) > t->n_rows / 4)
+                t->shift++;
+        t->n_blocks = (last >> t->shift) + 1;
+        t->blocks = calloc(t->n_blocks + 1, sizeof(*t->blocks));
+        if (!t->blocks)
+                return error_origin(-ENOMEM);
+        for (size_t i = 0; i < t->n_blocks; i++) {
+                while (row + 1 < t->n_rows && t->pcs[row + 1] <= (uint64_t)i << t->shift)
+                        row++;
+                t->blocks[i] = (uint32_t)row;
+        }
+        t->blocks[t->n_blocks] = (uint32_t)(t->n_rows - 1);
+        return 0;
+}
+
+int cfi_rows_finish(CfiRows *b, CfiTable **ret)
+{
+        _cleanup_(cfi_table_freep) CfiTable *t = calloc(1, sizeof(*t));
+        void *p;
+        int r;
+
+        if (!t)
+                return error_origin(-ENOMEM);
+        t->rules = calloc(b->n_rules, sizeof(*t->rules));
+        if (!t->rules)
+                return error_origin(-ENOMEM);
+        for (const RuleNode *n = b->nodes; n; n = n->next)
+                t->rules[n->index] = n->rule;
+        t->base = b->base;
+        t->n_rules = b->n_rules;
+        t->n_rows = b->n_rows;
+        t->pcs = TAKE_PTR(b->pcs);
+        t->row_rules = TAKE_PTR(b->row_rules);
+        /* Give back what doubling took too much. */
+        p = reallocarray(t->pcs, t->n_rows, sizeof(*t->pcs));
+        if (p)
+                t->pcs = p;
+        p = reallocarray(t->row_rules, t->n_rows, sizeof(*t->row_rules));
+        if (p)
+                t->row_rules = p;
+        r = table_index(t);
+        if (r)
+                return error_trace(r);
+        *ret = TAKE_PTR(t);
+        return 0;
+}
+
+void cfi_rows_deinit(CfiRows *b)
+{
+        for (RuleNode *n = b->nodes, *next; n; n = next) {
+                next = n->next;
+                free(n);
+        }
+        hash_table_deinit(&b->by_hash);
+        free(b->pcs);
+        free(b->row_rules);
+        *b = (CfiRows){0};
+}
+
+bool cfi_rows_full(const CfiRows *b)
+{
+        return b->n_rows >= ROWS_MAX;
+}
+
+CfiTable *cfi_table_free(CfiTable *t)
+{
+        if (!t)
+                return NULL;
+        free(t->pcs);
+        free(t->row_rules);
+        free(t->rules);
+        free(t->blocks);
+        free(t);
+        return NULL;
+}
+
+const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
+{
+        uint64_t offset = vaddr - t->base;
+        size_t block = offset >> t->shift;
+        const uint32_t *row;
+
+        if (offset > UINT32_MAX)
+                return &t->rules[0];
+        if (block >= t->n_blocks)
+                return &t->rules[t->row_rules[t->n_rows - 1]];
+        row = &t->pcs[t->blocks[block]];
+        /* *row <= offset always. No branch depends on what is compared, as none of them could be
+         * predicted. */
+        for (size_t n = t->blocks[block + 1] - t->blocks[block] + 1; n > 1;) {
+                size_t half = n / 2;
+
+                row += half & -(size_t)(row[half] <= offset);
+                n -= half;
+        }
+        return &t->rules[t->row_rules[row - t->pcs]];
+}
+
+size_t cfi_table_n_rows(const CfiTable *t)
+{
+        return t->n_rows;
+}
+
+size_t cfi_table_n_rules(const CfiTable *t)
+{
+        return t->n_rules;
+}
+
+size_t cfi_table_bytes(const CfiTable *t)
+{
+        return sizeof(*t) + t->n_rows * (sizeof(*t->pcs) + sizeof(*t->row_rules)) +
+               t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks);
+}

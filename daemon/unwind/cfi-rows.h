@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+
+#include "unwind/cfi-table.h"
+#include "util/hash.h"
+
+/*
+ * A CfiTable in the making: rows come in the order of their addresses, equal rules become one, and
+ * neighbours of the same rule one row.
+ */
+
+typedef struct RuleNode RuleNode;
+
+enum {
+        CFI_RECENT_RULES = 256,
+};
+
+typedef struct CfiRows {
+        uint64_t base; /* lowest code address of the file; set by the user before the first row */
+        size_t n_rows, n_rules, size;
+        uint32_t *pcs;
+        uint16_t *row_rules;
+        HashTable by_hash;
+        RuleNode *nodes;
+        RuleNode *recent[CFI_RECENT_RULES]; /* found without hashing all of a rule */
+} CfiRows;
+
+/*
+ * A row from pc on; one at the address of the last row takes that one's place. The first row ever
+ * must be CFI_CFA_NONE at the base. Beyond 65535 rules every further one is CFI_CFA_NONE.
+ * Return: 0, -ENOMEM.
+ */
+int cfi_rows_add(CfiRows *rows, uint64_t pc, const CfiRule *rule);
+
+/* Whether there are as many as may be; the user adds but one more, to end the last. */
+bool cfi_rows_full(const CfiRows *rows);
+
+/* Return: 0, -ENOMEM. */
+int cfi_rows_finish(CfiRows *rows, CfiTable **ret);
+void cfi_rows_deinit(CfiRows *rows);
+
+/* Makes room for one more element in an array that doubles: `array` points to its pointer.
+ * Return: 0, -ENOMEM. */
+int cfi_reserve(void *array, size_t n, size_t *size, size_t element);
