@@ -1,1 +1,351 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ctl/call.h"
+#include "ctl/ctl.h"
+#include "ctl/json.h"
+#include "ctl/show.h"
+#include "ctl/text.h"
+#include "util/cleanup.h"
+#include "version.h"
+
+#define DEFAULT_SOCKET    "/run/swprofd/control.sock"
+#define DEFAULT_TIMEOUT_S 5
+#define MAX_TIMEOUT_S     3600
+
+typedef Swprof__Control__Request Request;
+typedef Swprof__Control__Reply Reply;
+typedef Swprof__Control__Status Status;
+
+static void reply_freep(Reply **reply)
+{
+        swprof__control__reply__free_unpacked(*reply, NULL);
+}
+
+typedef struct Options {
+        const char *socket;
+        unsigned timeout_s;
+        bool json;
+} Options;
+
+typedef struct Verb {
+        const char *name;
+        const char *help;
+        int (*run)(const Options *o, const struct Verb *verb);
+        /* Of a view of the status: its text, and the field that its JSON shows (NULL: all). */
+        void (*show)(const Status *s, FILE *f, bool colour);
+        const char *field;
+} Verb;
+
+/* ---- output ---- */
+
+static bool want_colour(void)
+{
+        const char *no = getenv("NO_COLOR");
+
+        return isatty(STDOUT_FILENO) && !(no && *no);
+}
+
+/* Writes the text and frees it. Return: an exit status. */
+static int output_take(char *text)
+{
+        bool good = fputs(text, stdout) >= 0 && fflush(stdout) == 0;
+
+        free(text);
+        if (good)
+                return CTL_EXIT_OK;
+        fprintf(stderr, "swprofctl: cannot write: %s\n", strerror(errno));
+        return CTL_EXIT_FAILED;
+}
+
+/* ---- asking the daemon ---- */
+
+static int fail_denied(const Options *o)
+{
+        const struct group *group = NULL;
+        struct stat st;
+
+        if (stat(o->socket, &st) == 0)
+                group = getgrgid(st.st_gid);
+        if (group && group->gr_gid != 0)
+                fprintf(stderr,
+                        "swprofctl: not allowed to use %s: be root or join the group '%s'\n",
+                        o->socket, group->gr_name);
+        else
+                fprintf(stderr, "swprofctl: not allowed to use %s: be root\n", o->socket);
+        return CTL_EXIT_DENIED;
+}
+
+/* Says what went wrong with daemon_call. Return: an exit status. */
+static int fail_call(const Options *o, int r)
+{
+        switch (r) {
+        case CALL_E_NOT_RUNNING:
+                fprintf(stderr,
+                        "swprofd is not running (no answer on %s); try: systemctl start swprofd\n",
+                        o->socket);
+                return CTL_EXIT_NOT_RUNNING;
+        case CALL_E_DENIED:
+                return fail_denied(o);
+        case CALL_E_TIMEOUT:
+                fprintf(stderr, "swprofctl: no answer on %s within %u s\n", o->socket,
+                        o->timeout_s);
+                return CTL_EXIT_FAILED;
+        case CALL_E_BROKEN:
+                fprintf(stderr, "swprofctl: no proper answer on %s\n", o->socket);
+                return CTL_EXIT_FAILED;
+        default:
+                fprintf(stderr, "swprofctl: %s: %s\n", o->socket, strerror(-r));
+                return CTL_EXIT_FAILED;
+        }
+}
+
+/* A reply of the wanted kind, or why there is none. Return: an exit status. */
+static int check_reply(const Options *o, const Reply *reply, int result_case)
+{
+        _cleanup_(freep) char *error = text_escape(reply->error);
+
+        if (reply->refused) {
+                fprintf(stderr, "swprofd: %s\n", error);
+                return fail_denied(o);
+        }
+        if (error[0]) {
+                fprintf(stderr, "swprofd: %s\n", error);
+                return CTL_EXIT_FAILED;
+        }
+        if ((int)reply->result_case != result_case)
+                return fail_call(o, CALL_E_BROKEN);
+        return CTL_EXIT_OK;
+}
+
+/* Return: as daemon_call. */
+static int ask_status(const Options *o, Reply **ret_reply)
+{
+        Swprof__Control__Empty empty = SWPROF__CONTROL__EMPTY__INIT;
+        Request request = SWPROF__CONTROL__REQUEST__INIT;
+
+        request.protocol = 1;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_STATUS;
+        request.status = &empty;
+        return daemon_call(o->socket, o->timeout_s, &request, ret_reply);
+}
+
+/* ---- verbs ---- */
+
+static char *view_json(const Status *s, const char *field)
+{
+        struct json_object *object;
+
+        if (!field)
+                return json_take_text(json_from_message(&s->base));
+        object = json_new();
+        json_add(object, "version", json_from_field(&s->base, "version"));
+        json_add(object, field, json_from_field(&s->base, field));
+        return json_take_text(object);
+}
+
+static char *view_text(const Status *s, const Verb *verb)
+{
+        char *text = NULL;
+        size_t size;
+        FILE *f = check_memory(open_memstream(&text, &size));
+
+        verb->show(s, f, want_colour());
+        fclose(f);
+        return check_memory(text);
+}
+
+static int run_view(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        int r;
+
+        r = ask_status(o, &reply);
+        if (r)
+                return fail_call(o, r);
+        r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_STATUS);
+        if (r)
+                return r;
+        return output_take(
+                o->json ? view_json(reply->status, verb->field) : view_text(reply->status, verb));
+}
+
+static int run_reload(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        Swprof__Control__Empty empty = SWPROF__CONTROL__EMPTY__INIT;
+        Request request = SWPROF__CONTROL__REQUEST__INIT;
+        struct json_object *object;
+        int r;
+
+        request.protocol = 1;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RELOAD;
+        request.reload = &empty;
+        r = daemon_call(o->socket, o->timeout_s, &request, &reply);
+        if (r)
+                return fail_call(o, r);
+        r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_DONE);
+        if (r)
+                return r;
+        if (!o->json)
+                return output_take(text_format("swprofd has reloaded its configuration\n"));
+        object = json_new();
+        json_add(object, "version", json_string(SWPROFD_VERSION));
+        json_add(object, "done", json_new());
+        return output_take(json_take_text(object));
+}
+
+/* A daemon that does not run is an answer here, not a failure. */
+static int run_version(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        _cleanup_(freep) char *daemon = NULL;
+        struct json_object *object;
+        int r;
+
+        r = ask_status(o, &reply);
+        if (r && r != CALL_E_NOT_RUNNING)
+                return fail_call(o, r);
+        if (reply) {
+                r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_STATUS);
+                if (r)
+                        return r;
+                daemon = text_escape(reply->status->version);
+        }
+        if (!o->json)
+                return output_take(text_format(
+                        "swprofctl %s\nswprofd %s\n", SWPROFD_VERSION, daemon ?: "(not running)"));
+        object = json_new();
+        json_add(object, "version", json_string(SWPROFD_VERSION));
+        json_add(object, "daemon", reply ? json_from_field(&reply->status->base, "version") : NULL);
+        return output_take(json_take_text(object));
+}
+
+static int run_help(const Options *o, const Verb *verb);
+
+static const Verb verbs[] = {
+        {"status", "what the daemon does (the default)", run_view, show_status, NULL},
+        {"stats", "all that it counts", run_view, show_stats, "counters"},
+        {"instances", "service instances whose programs are connected", run_view, show_instances,
+                "instances"},
+        {"tasks", "profile tasks", run_view, show_tasks, "tasks"},
+        {"slots", "segments that are watched or sampled now", run_view, show_slots, "slots"},
+        {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
+        {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
+        {"help", "this text", run_help, NULL, NULL},
+};
+
+#define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static int run_help(const Options *o, const Verb *verb)
+{
+        char *text = NULL;
+        size_t size;
+        FILE *f = check_memory(open_memstream(&text, &size));
+
+        fputs("Usage: swprofctl [OPTION]... [VERB]\n"
+              "Ask swprofd, the profiler of SkyWalking's trace profiling, what it does.\n\n"
+              "Verbs:\n",
+                f);
+        for (size_t i = 0; i < N_VERBS; i++)
+                fprintf(f, "  %-16s %s\n", verbs[i].name, verbs[i].help);
+        fprintf(f,
+                "\nOptions:\n"
+                "  -s, --socket=PATH   control socket ($SWPROFD_CONTROL, or\n"
+                "                      %s)\n"
+                "  -j, --json          answer in JSON, which scripts can rely on\n"
+                "  -t, --timeout=S     wait that many seconds at most (%d)\n"
+                "  -h, --help          this text\n"
+                "      --version       as the verb\n"
+                "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
+                "5 not allowed.\n",
+                DEFAULT_SOCKET, DEFAULT_TIMEOUT_S);
+        fclose(f);
+        return output_take(check_memory(text));
+}
+
+/* ---- command line ---- */
+
+static const Verb *verb_find(const char *name)
+{
+        for (size_t i = 0; i < N_VERBS; i++)
+                if (strcmp(verbs[i].name, name) == 0)
+                        return &verbs[i];
+        return NULL;
+}
+
+static bool timeout_parse(const char *s, unsigned *ret)
+{
+        char *end;
+        unsigned long v = strtoul(s, &end, 10);
+
+        if (*s < '0' || *s > '9' || *end || v == 0 || v > MAX_TIMEOUT_S)
+                return false;
+        *ret = (unsigned)v;
+        return true;
+}
+
+static int fail_usage(const char *what, const char *which)
+{
+        fprintf(stderr, "swprofctl: %s '%s'; try: swprofctl --help\n", what, which);
+        return CTL_EXIT_USAGE;
+}
+
+int ctl_main(int argc, char **argv)
+{
+        enum { OPTION_VERSION = 256 };
+        static const struct option options[] = {
+                {"socket", required_argument, NULL, 's'},
+                {"json", no_argument, NULL, 'j'},
+                {"timeout", required_argument, NULL, 't'},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, OPTION_VERSION},
+                {0},
+        };
+        const char *environment = getenv("SWPROFD_CONTROL");
+        Options o = {
+                .socket = environment && *environment ? environment : DEFAULT_SOCKET,
+                .timeout_s = DEFAULT_TIMEOUT_S,
+        };
+        const Verb *verb = NULL;
+        int c;
+
+        while ((c = getopt_long(argc, argv, "s:jt:h", options, NULL)) >= 0)
+                switch (c) {
+                case 's':
+                        o.socket = optarg;
+                        break;
+                case 'j':
+                        o.json = true;
+                        break;
+                case 't':
+                        if (!timeout_parse(optarg, &o.timeout_s))
+                                return fail_usage("the timeout is 1 to 3600 seconds, not", optarg);
+                        break;
+                case 'h':
+                        verb = verb_find("help");
+                        break;
+                case OPTION_VERSION:
+                        verb = verb_find("version");
+                        break;
+                default:
+                        /* getopt has said what is wrong. */
+                        return CTL_EXIT_USAGE;
+                }
+        if (!verb) {
+                verb = verb_find(optind < argc ? argv[optind] : "status");
+                if (!verb)
+                        return fail_usage("there is no verb", argv[optind]);
+                if (optind + 1 < argc)
+                        return fail_usage("one verb only, not also", argv[optind + 1]);
+        }
+        return verb->run(&o, verb);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "control.pb-c.h"
+
+/* One request to the daemon. */
+
+enum {
+        _CALL_E_SUCCESS,
+        CALL_E_NOT_RUNNING, /* nobody listens there */
+        CALL_E_DENIED,      /* we may not connect */
+        CALL_E_TIMEOUT,
+        CALL_E_BROKEN, /* no proper reply */
+};
+
+/*
+ * *ret_reply is freed with swprof__control__reply__free_unpacked; it may hold an error of the
+ * daemon. Return: 0, CALL_E_*, -errno.
+ */
+int daemon_call(const char *path, unsigned timeout_s, const Swprof__Control__Request *request,
+        Swprof__Control__Reply **ret_reply);
