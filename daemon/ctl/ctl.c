@@ -203,30 +203,33 @@ static int run_reload(const Options *o, const Verb *verb)
         return output_take(json_take_text(object));
 }
 
-/* A daemon that does not run is an answer here, not a failure. */
+/* A daemon that does not run is an answer here, not a failure. Ours is told in any case. */
 static int run_version(const Options *o, const Verb *verb)
 {
         _cleanup_(reply_freep) Reply *reply = NULL;
         _cleanup_(freep) char *daemon = NULL;
         struct json_object *object;
-        int r;
+        int status = CTL_EXIT_OK, r;
 
         r = ask_status(o, &reply);
         if (r && r != CALL_E_NOT_RUNNING)
-                return fail_call(o, r);
-        if (reply) {
-                r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_STATUS);
-                if (r)
-                        return r;
+                status = fail_call(o, r);
+        else if (!r)
+                status = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_STATUS);
+        if (reply && !status)
                 daemon = text_escape(reply->status->version);
+        if (o->json) {
+                object = json_new();
+                json_add(object, "version", json_string(SWPROFD_VERSION));
+                json_add(object, "daemon", daemon ? json_string(daemon) : NULL);
+                r = output_take(json_take_text(object));
+        } else {
+                r = output_take(text_format("swprofctl %s\nswprofd %s\n", SWPROFD_VERSION,
+                        daemon
+                                ?: status ? "(unknown)"
+                                          : "(not running)"));
         }
-        if (!o->json)
-                return output_take(text_format(
-                        "swprofctl %s\nswprofd %s\n", SWPROFD_VERSION, daemon ?: "(not running)"));
-        object = json_new();
-        json_add(object, "version", json_string(SWPROFD_VERSION));
-        json_add(object, "daemon", reply ? json_from_field(&reply->status->base, "version") : NULL);
-        return output_take(json_take_text(object));
+        return r ?: status;
 }
 
 static int run_help(const Options *o, const Verb *verb);
@@ -338,6 +341,7 @@ int ctl_main(int argc, char **argv)
                         break;
                 default:
                         /* getopt has said what is wrong. */
+                        fputs("try: swprofctl --help\n", stderr);
                         return CTL_EXIT_USAGE;
                 }
         if (!verb) {

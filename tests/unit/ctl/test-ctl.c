@@ -335,6 +335,9 @@ Test(ctl, denied)
         /* The server has no group here: its socket is root's. */
         cr_assert_eq(run("setpriv --reuid 65534 --regid 65534 --clear-groups $SWPROFCTL"), 5);
         expect_err("be root");
+        cr_assert_eq(
+                run("setpriv --reuid 65534 --regid 65534 --clear-groups $SWPROFCTL version"), 5);
+        cr_assert_str_eq(out, "swprofctl " SWPROFD_VERSION "\nswprofd (unknown)\n");
         cr_assert_eq(chown(path, 0, 4), 0);
         cr_assert_eq(chmod(path, 0660), 0);
         cr_assert_eq(run("setpriv --reuid 65534 --regid 65534 --clear-groups $SWPROFCTL"), 5);
