@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 
 /*
- * Reads registers, counters and the stack's bytes of threads that the daemon names, and nothing else. Three programs
- * answer the same request (struct swp_slot):
+ * Reads registers, counters and the stack's bytes of threads that the daemon names, and nothing
+ * else. Three programs answer the same request (struct swp_slot):
  *
  *   pull_syscall  all threads of the work list in one call (needs the kfunc bpf_task_from_pid)
  *   pull_iter     the one thread that the task iterator was attached to
- *   shot          the running thread, in an interrupt that a one-shot perf event of that thread raised
+ *   shot          the running thread, in an interrupt that a one-shot perf event of that thread
+ * raised
  *
  * None is attached to anything that the rest of the host passes through.
  */
@@ -23,8 +24,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define PAGE_BYTES  4096U
-#define USER32_CS   0x23U /* code segment of 32-bit threads (__USER32_CS) */
+#define PAGE_BYTES 4096U
+#define USER32_CS  0x23U /* code segment of 32-bit threads (__USER32_CS) */
 
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *p) __ksym __weak;
@@ -88,7 +89,8 @@ static __always_inline __u64 task_switches(struct task_struct *t)
         return t->nvcsw + t->nivcsw;
 }
 
-/* Who the thread is and what it has used. Return: whether it is the one that was asked for, and lives. */
+/* Who the thread is and what it has used. Return: whether it is the one that was asked for, and
+ * lives. */
 static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
 {
         struct mm_struct *mm = t->mm;
@@ -106,6 +108,8 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         if (!mm || (s->start_boottime && s->start_boottime != s->task_start_boottime))
                 return false;
         s->exec_vm = mm->exec_vm;
+        s->mm = (__u64)mm;
+        s->process_start_boottime = t->group_leader->start_boottime;
         return true;
 }
 
@@ -141,8 +145,10 @@ static __always_inline long copy(struct task_struct *t, void *dst, __u32 n, __u6
         return bpf_probe_read_user(dst, n, (const void *)src);
 }
 
-/* Copies the stack from sp upwards: at once, or page by page up to the first that cannot be read. */
-static __always_inline void fill_stack(struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
+/* Copies the stack from sp upwards: at once, or page by page up to the first that cannot be read.
+ */
+static __always_inline void fill_stack(
+        struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
         __u64 sp = s->regs[7], end = s->copy_end;
         __u64 n = s->want;
@@ -178,9 +184,9 @@ static __always_inline void fill_stack(struct swp_slot *s, struct swp_buffer *b,
 }
 
 /*
- * A thread off CPU. on_cpu is set before a task runs, and cleared after its switch away has been counted. So a thread
- * that was off CPU, then has the same counters, then (after all was read) is off CPU still or again, and then has the
- * same counters still, has not run in between.
+ * A thread off CPU. on_cpu is set before a task runs, and cleared after its switch away has been
+ * counted. So a thread that was off CPU, then has the same counters, then (after all was read) is
+ * off CPU still or again, and then has the same counters still, has not run in between.
  */
 static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
 {
@@ -279,7 +285,8 @@ int shot(void *ctx)
         struct swp_buffer *b;
         __u32 status;
 
-        /* 1 in every case: with 0 some kernels do not count the overflow, and the event would go on firing. */
+        /* 1 in every case: with 0 some kernels do not count the overflow, and the event would go on
+         * firing. */
         if (!s || s->answered == s->request)
                 return 1;
         s->shot = 1;

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * The few kernel types and fields that are read. Offsets and sizes are the running kernel's (CO-RE), so order and
- * neighbours do not matter here; a field that the kernel lacks makes the load fail.
+ * The few kernel types and fields that are read. Offsets and sizes are the running kernel's
+ * (CO-RE), so order and neighbours do not matter here; a field that the kernel lacks makes the load
+ * fail.
  */
 
 #include <linux/types.h>
@@ -31,9 +32,8 @@ struct sched_info {
 struct task_struct {
         unsigned int __state;
         int on_cpu; /* u8 from 7.2 on: read it by BPF_CORE_READ_BITFIELD only */
-        int pid;
-        int tgid;
         struct mm_struct *mm;
+        struct task_struct *group_leader;
         unsigned long nvcsw;
         unsigned long nivcsw;
         __u64 start_boottime;

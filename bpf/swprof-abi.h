@@ -2,18 +2,19 @@
 #pragma once
 
 /*
- * What the BPF programs and the daemon share. Compiled for both: fixed-width types, no implicit padding, sizes asserted.
- * pid is a thread group's id (tgid), tid a thread's (the kernel's "pid").
+ * What the BPF programs and the daemon share. Compiled for both: fixed-width types, no implicit
+ * padding, sizes asserted. pid is a thread group's id (tgid), tid a thread's (the kernel's "pid").
  */
 
 #include <linux/types.h>
 
-#define SWP_MAX_SLOTS    4096       /* threads known at a time */
-#define SWP_STACK_BYTES  (64 * 1024) /* bytes of stack in one copy at most */
-#define SWP_MAX_BUFFERS  64         /* copies in flight */
-#define SWP_NO_BUFFER    0xffffffffU
-#define SWP_MAX_KSTACK   32         /* kernel frames kept */
-#define SWP_MAX_USTACK   127        /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
+#define SWP_MAX_SLOTS   4096        /* threads known at a time */
+#define SWP_STACK_BYTES (64 * 1024) /* bytes of stack in one copy at most */
+#define SWP_MAX_BUFFERS 64          /* copies in flight */
+#define SWP_NO_BUFFER   0xffffffffU
+#define SWP_MAX_KSTACK  32 /* kernel frames kept */
+#define SWP_MAX_USTACK \
+        127 /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
 
 enum swp_status {
         SWP_NONE,      /* nothing asked yet */
@@ -23,43 +24,47 @@ enum swp_status {
         SWP_UNSTABLE,  /* ran while it was read */
         SWP_GONE,      /* no such thread, or another one by now */
         SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread */
-        SWP_ELSEWHERE, /* off CPU, registers are consistent, but sp is outside of [copy_start, copy_end) */
+        SWP_ELSEWHERE, /* off CPU, registers are consistent, but sp is outside of [copy_start,
+                          copy_end) */
         SWP_NO_ROOM,   /* off CPU, has run, and the request brought no buffer */
 };
 
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
 struct swp_slot {
         /* request */
-        __u32 tid;           /* in the initial pid namespace, or as the iterator was attached */
-        __u32 want;          /* bytes of stack */
-        __u32 buffer;        /* index into the buffers map, or SWP_NO_BUFFER */
-        __u32 flags;         /* SWP_F_… */
+        __u32 tid;            /* in the initial pid namespace, or as the iterator was attached */
+        __u32 want;           /* bytes of stack */
+        __u32 buffer;         /* index into the buffers map, or SWP_NO_BUFFER */
+        __u32 flags;          /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
-        __u64 copy_start;    /* the stack's mapping: a pull, whose copy may block, reads nothing outside of it */
+        __u64 copy_start;     /* the stack's mapping: a pull, whose copy may block, reads nothing
+                                 outside of it */
         __u64 copy_end;
-        __u32 request;       /* number of this request */
+        __u32 request; /* number of this request */
         /* answer */
-        __u32 answered;      /* number of the request answered */
-        __u32 status;        /* enum swp_status */
-        __u32 copied;        /* bytes from sp */
-        __u64 mono_ns;       /* bpf_ktime_get_ns() of the capture */
-        __u64 switches;      /* nvcsw + nivcsw */
-        __u64 runtime_ns;    /* se.sum_exec_runtime */
-        __u64 run_delay_ns;  /* sched_info.run_delay */
+        __u32 answered;     /* number of the request answered */
+        __u32 status;       /* enum swp_status */
+        __u32 copied;       /* bytes from sp */
+        __u64 mono_ns;      /* bpf_ktime_get_ns() of the capture */
+        __u64 switches;     /* nvcsw + nivcsw */
+        __u64 runtime_ns;   /* se.sum_exec_runtime */
+        __u64 run_delay_ns; /* sched_info.run_delay */
         __u64 task_start_boottime;
-        __u64 exec_vm;       /* mm->exec_vm: changes when code is mapped or unmapped */
+        __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */
+        __u64 mm;      /* its address: changes at exec */
+        __u64 process_start_boottime;
         __u64 fsbase;
-        __u64 orig_ax;       /* system call number, -1: none */
-        __u64 regs[17];      /* in DWARF order, [16]: rip */
-        __u32 state;         /* task_struct.__state */
-        __u32 shot;          /* 1: taken by an interrupt in the running thread */
-        __s32 ustack_id;     /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
-        __s32 kstack_id;     /* SWP_F_KERNEL shots: the same for the kernel's frames */
-        __u32 n_kstack;      /* SWP_F_KERNEL pulls: kernel frames, innermost first */
+        __u64 orig_ax;   /* system call number, -1: none */
+        __u64 regs[17];  /* in DWARF order, [16]: rip */
+        __u32 state;     /* task_struct.__state */
+        __u32 shot;      /* 1: taken by an interrupt in the running thread */
+        __s32 ustack_id; /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
+        __s32 kstack_id; /* SWP_F_KERNEL shots: the same for the kernel's frames */
+        __u32 n_kstack;  /* SWP_F_KERNEL pulls: kernel frames, innermost first */
         __u32 pad32;
         __u64 kstack[SWP_MAX_KSTACK];
-        __u64 pad[4];
+        __u64 pad[2];
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */

@@ -14,7 +14,8 @@
 #include "util/error.h"
 #include "util/log.h"
 
-/* Stacks that wait to be read are few; the more buckets, the fewer collide (which loses the shot). */
+/* Stacks that wait to be read are few; the more buckets, the fewer collide (which loses the shot).
+ */
 #define N_STACKS         4096U
 #define N_STACKS_CROWDED (N_STACKS / 16)
 
@@ -57,7 +58,8 @@ static size_t page_align(size_t n)
 
 static int map_mmap(void **ret, const struct bpf_map *map, size_t size)
 {
-        void *p = mmap(NULL, page_align(size), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+        void *p = mmap(
+                NULL, page_align(size), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
 
         if (p == MAP_FAILED)
                 return error_origin(-errno);
@@ -117,7 +119,8 @@ int capture_bpf_new(CaptureBpf **ret, bool iter, unsigned n_slots, bool stacks)
         r = map_mmap((void **)&b->slots, b->skel->maps.slots, n_slots * sizeof(*b->slots));
         if (r)
                 return error_trace(r);
-        r = map_mmap((void **)&b->buffers, b->skel->maps.buffers, SWP_MAX_BUFFERS * sizeof(*b->buffers));
+        r = map_mmap(
+                (void **)&b->buffers, b->skel->maps.buffers, SWP_MAX_BUFFERS * sizeof(*b->buffers));
         if (r)
                 return error_trace(r);
         r = map_mmap((void **)&b->work, b->skel->maps.work, n_slots * sizeof(*b->work));
@@ -225,7 +228,7 @@ int capture_bpf_fd(const CaptureBpf *b)
 }
 
 void capture_bpf_consume(
-                CaptureBpf *b, void (*each)(void *userdata, const struct swp_event *e), void *userdata)
+        CaptureBpf *b, void (*each)(void *userdata, const struct swp_event *e), void *userdata)
 {
         b->each = each;
         b->each_userdata = userdata;

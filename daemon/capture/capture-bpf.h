@@ -9,14 +9,15 @@
 #include "util/cleanup.h"
 
 /*
- * The loaded programs and their maps. Knows nothing of threads or results: writes no slot, decides nothing. Private to
- * this folder; capture-bpf.c is the only file that includes libbpf.
+ * The loaded programs and their maps. Knows nothing of threads or results: writes no slot, decides
+ * nothing. Private to this folder; capture-bpf.c is the only file that includes libbpf.
  */
 
 typedef struct CaptureBpf CaptureBpf;
 
-/* Programs of one of the two ways to pull. `stacks`: frame-pointer or kernel stacks of shots are wanted.
- * Return: 0; -errno of the load (ENOENT: no such kfunc or helper here). Logs libbpf's words at debug level. */
+/* Programs of one of the two ways to pull. `stacks`: frame-pointer or kernel stacks of shots are
+ * wanted. Return: 0; -errno of the load (ENOENT: no such kfunc or helper here). Logs libbpf's words
+ * at debug level. */
 int capture_bpf_new(CaptureBpf **ret, bool iter, unsigned n_slots, bool stacks);
 CaptureBpf *capture_bpf_free(CaptureBpf *b);
 DEFINE_CLEANUP(CaptureBpf *, capture_bpf_free)
@@ -41,11 +42,13 @@ int capture_bpf_link_shot(CaptureBpf *b, int perf_fd, uint32_t slot);
 /* Readable when a shot was answered. */
 int capture_bpf_fd(const CaptureBpf *b);
 /* Calls `each` for all announced shots. */
-void capture_bpf_consume(CaptureBpf *b, void (*each)(void *userdata, const struct swp_event *e), void *userdata);
+void capture_bpf_consume(
+        CaptureBpf *b, void (*each)(void *userdata, const struct swp_event *e), void *userdata);
 
 /* Program counters of that id of the stack-trace map. Return: their number, -errno. */
 int capture_bpf_stack(CaptureBpf *b, int32_t id, uint64_t ret_pcs[static SWP_MAX_USTACK]);
-/* Forgets all stacks that capture_bpf_stack() has read. Only while no shot is out: their ids may be among these. */
+/* Forgets all stacks that capture_bpf_stack() has read. Only while no shot is out: their ids may be
+ * among these. */
 void capture_bpf_forget_stacks(CaptureBpf *b);
 /* Whether that should be done soon. */
 bool capture_bpf_stacks_crowded(const CaptureBpf *b);

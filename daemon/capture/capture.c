@@ -107,7 +107,8 @@ static bool thread_take_buffer(CaptureThread *t)
         return t->buffer != SWP_NO_BUFFER;
 }
 
-/* Stacks hold secrets: just what was copied is erased, since a buffer is large and most copies are small. */
+/* Stacks hold secrets: just what was copied is erased, since a buffer is large and most copies are
+ * small. */
 static void thread_drop_buffer(CaptureThread *t)
 {
         Capture *c = t->capture;
@@ -116,7 +117,7 @@ static void thread_drop_buffer(CaptureThread *t)
         if (t->buffer == SWP_NO_BUFFER)
                 return;
         explicit_bzero(capture_bpf_buffer(c->bpf, t->buffer),
-                        copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
+                copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
         thread_slot(t)->copied = 0;
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
@@ -136,7 +137,8 @@ static void thread_request(CaptureThread *t)
         s->start_boottime = t->start_boottime;
         s->copy_start = t->stack_start;
         s->copy_end = t->stack_end;
-        /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much sooner. */
+        /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
+         * sooner. */
         __atomic_store_n(&s->request, ++c->last_request, __ATOMIC_RELEASE);
 }
 
@@ -203,15 +205,18 @@ static CaptureResult thread_result(CaptureThread *t)
 {
         struct swp_slot *s = thread_slot(t);
         CaptureResult r = {
-                        .status = status_of(s->status),
-                        .mono_ns = s->mono_ns,
-                        .shot = s->shot,
-                        .exec_vm = s->exec_vm,
-                        .runtime_ns = s->runtime_ns,
-                        .run_delay_ns = s->run_delay_ns,
-                        .fsbase = s->fsbase,
-                        .syscall = (int64_t)s->orig_ax,
-                        .kernel_pcs = (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
+                .status = status_of(s->status),
+                .mono_ns = s->mono_ns,
+                .shot = s->shot,
+                .space = {.exec_vm = s->exec_vm,
+                        .mm = s->mm,
+                        .process_start_boottime = s->process_start_boottime},
+                .runtime_ns = s->runtime_ns,
+                .run_delay_ns = s->run_delay_ns,
+                .fsbase = s->fsbase,
+                .syscall = (int64_t)s->orig_ax,
+                .kernel_pcs =
+                        (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
         };
 
         memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
@@ -305,8 +310,10 @@ static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, Cap
                 thread_take_buffer(threads[i]);
                 thread_request(threads[i]);
                 if (capture_bpf_iter(c->bpf)) {
-                        /* Out of file descriptors or memory, for now: that need not stop the others. */
-                        if (capture_bpf_pull_iter(c->bpf, threads[i]->iter_fd, threads[i]->slot) < 0)
+                        /* Out of file descriptors or memory, for now: that need not stop the
+                         * others. */
+                        if (capture_bpf_pull_iter(c->bpf, threads[i]->iter_fd, threads[i]->slot) <
+                                0)
                                 results[i].status = CAPTURE_UNSTABLE;
                 } else {
                         capture_bpf_set_work(c->bpf, n_work++, threads[i]->slot);
@@ -345,7 +352,8 @@ int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureRes
                 thread_drop_buffer(threads[i]);
                 results[i] = (CaptureResult){.status = CAPTURE_BUSY};
         }
-        /* Threads that have not run need no buffer, so more than there are buffers are served at once. */
+        /* Threads that have not run need no buffer, so more than there are buffers are served at
+         * once. */
         for (n_busy = n; n_busy > 0 && n_busy < n_before && c->n_free_buffers > 0;) {
                 r = pull_pending(c, threads, n, results);
                 if (r)
@@ -412,7 +420,8 @@ static int thread_identify(CaptureThread *t)
         if (result.status == CAPTURE_GONE)
                 return CAPTURE_E_GONE;
         t->start_boottime = thread_slot(t)->task_start_boottime;
-        /* Signal 0 is none: the kernel just looks whether the thread is one of that process (EPERM: it is). */
+        /* Signal 0 is none: the kernel just looks whether the thread is one of that process (EPERM:
+         * it is). */
         if (syscall(SYS_tgkill, t->pid, t->tid, 0) < 0 && errno == ESRCH)
                 return CAPTURE_E_GONE;
         return 0;
@@ -431,15 +440,15 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
         if (!t)
                 return error_origin(-ENOMEM);
         *t = (CaptureThread){
-                        .capture = c,
-                        .userdata = userdata,
-                        .pid = pid,
-                        .tid = tid,
-                        .slot = c->free_slots[--c->n_free_slots],
-                        .buffer = SWP_NO_BUFFER,
-                        .known_switches = NOT_KNOWN,
-                        .iter_fd = -1,
-                        .shot = SHOT_INIT,
+                .capture = c,
+                .userdata = userdata,
+                .pid = pid,
+                .tid = tid,
+                .slot = c->free_slots[--c->n_free_slots],
+                .buffer = SWP_NO_BUFFER,
+                .known_switches = NOT_KNOWN,
+                .iter_fd = -1,
+                .shot = SHOT_INIT,
         };
         c->threads[t->slot] = t;
         list_init(&t->answered_link);

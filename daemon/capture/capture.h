@@ -11,53 +11,65 @@
 #include "util/cleanup.h"
 
 /*
- * Reading the stacks of other threads without stopping them (architecture: Capture). One user thread, the sampler.
- * capture-bpf.c is the only file that includes libbpf. No program runs and no event exists while no thread is added.
+ * Reading the stacks of other threads without stopping them (architecture: Capture). One user
+ * thread, the sampler. capture-bpf.c is the only file that includes libbpf. No program runs and no
+ * event exists while no thread is added.
  *
- * A thread (CaptureThread) is captured in two steps: capture_pull() of all threads that are due answers at once for
- * those that are off CPU; for each running one a shot is fired, which is answered by the kernel within some 10 µs,
- * announced by capture_fd(), and fetched with capture_collect(). A shot that is not wanted any more is cancelled.
+ * A thread (CaptureThread) is captured in two steps: capture_pull() of all threads that are due
+ * answers at once for those that are off CPU; for each running one a shot is fired, which is
+ * answered by the kernel within some 10 µs, announced by capture_fd(), and fetched with
+ * capture_collect(). A shot that is not wanted any more is cancelled.
  */
 
 typedef struct Capture Capture;
 typedef struct CaptureThread CaptureThread;
 
 typedef enum CaptureStatus {
-        CAPTURE_REPEATED, /* has not run since the last CAPTURE_TAKEN of it: the same stack */
-        CAPTURE_TAKEN,    /* copy is filled in */
-        CAPTURE_RUNNING,  /* on CPU: a shot is out */
-        CAPTURE_UNSTABLE, /* ran while it was read: pull again */
-        CAPTURE_GONE,     /* the thread has ended */
-        CAPTURE_FAULT,    /* its stack cannot be read */
-        CAPTURE_BUSY,     /* no buffer is free now: pull again */
-        CAPTURE_ELSEWHERE, /* off CPU with a stack pointer outside of the stack given: copy.regs and exec_vm are filled in */
+        CAPTURE_REPEATED,  /* has not run since the last CAPTURE_TAKEN of it: the same stack */
+        CAPTURE_TAKEN,     /* copy is filled in */
+        CAPTURE_RUNNING,   /* on CPU: a shot is out */
+        CAPTURE_UNSTABLE,  /* ran while it was read: pull again */
+        CAPTURE_GONE,      /* the thread has ended */
+        CAPTURE_FAULT,     /* its stack cannot be read */
+        CAPTURE_BUSY,      /* no buffer is free now: pull again */
+        CAPTURE_ELSEWHERE, /* off CPU with a stack pointer outside of the stack given: copy.regs and
+                              space are filled in */
 } CaptureStatus;
+
+/* Names the state of a process' mappings: what is the same as before has, as far as code goes, the
+ * same map. */
+typedef struct CaptureSpace {
+        uint64_t exec_vm; /* pages of code: changes when code is mapped or unmapped */
+        uint64_t mm;      /* changes at exec */
+        uint64_t process_start_boottime; /* another for a later process with the same number */
+} CaptureSpace;
 
 typedef struct CaptureResult {
         CaptureStatus status;
-        uint64_t mono_ns;     /* when it was taken */
-        bool shot;            /* by an interrupt in the running thread */
-        StackCopy copy;       /* TAKEN; the bytes are valid until the thread's next pull or capture_release() */
-        bool pcs_only;        /* fp mode, shots: pcs instead of a copy */
-        bool pcs_cut;         /* there were more than the kernel keeps */
+        uint64_t mono_ns; /* when it was taken */
+        bool shot;        /* by an interrupt in the running thread */
+        StackCopy copy;   /* TAKEN; the bytes are valid until the thread's next pull or
+                             capture_release() */
+        bool pcs_only;    /* fp mode, shots: pcs instead of a copy */
+        bool pcs_cut;     /* there were more than the kernel keeps */
         size_t n_pcs;
-        const uint64_t *pcs;  /* user, innermost first */
+        const uint64_t *pcs; /* user, innermost first */
         size_t n_kernel_pcs;
         const uint64_t *kernel_pcs; /* innermost first */
-        uint64_t exec_vm;     /* changes when code is mapped or unmapped */
+        CaptureSpace space;
         uint64_t runtime_ns, run_delay_ns; /* the thread's own counters */
         uint64_t fsbase;
-        int64_t syscall;      /* number of the system call it is in, -1: none */
+        int64_t syscall; /* number of the system call it is in, -1: none */
 } CaptureResult;
 
 typedef struct CaptureInfo {
-        const char *backend;  /* "bpf/syscall", "bpf/iter", "none" */
-        char reason[512];     /* why this one; or why none, and what to do */
+        const char *backend; /* "bpf/syscall", "bpf/iter", "none" */
+        char reason[512];    /* why this one; or why none, and what to do */
 } CaptureInfo;
 
 /*
- * Chooses (config: capture.backend) and loads the programs, proving each on the calling thread: a program that
- * does not find the very thread that asks (other pid namespace, no kfunc) is not used.
+ * Chooses (config: capture.backend) and loads the programs, proving each on the calling thread: a
+ * program that does not find the very thread that asks (other pid namespace, no kfunc) is not used.
  * Return: 0; CAPTURE_E_UNAVAILABLE with ret_info telling why; -errno. ret_info is always filled in.
  */
 enum {
@@ -73,35 +85,40 @@ DEFINE_CLEANUP(Capture *, capture_free)
 /* Readable when a shot was answered. */
 int capture_fd(const Capture *c);
 
-/* Return: 0, CAPTURE_E_LIMIT, CAPTURE_E_GONE, -errno. `userdata` comes back from capture_collect. */
+/* Return: 0, CAPTURE_E_LIMIT, CAPTURE_E_GONE, -errno. `userdata` comes back from capture_collect.
+ */
 int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, void *userdata);
 CaptureThread *capture_thread_free(CaptureThread *t);
 DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
 
 /*
- * The mapping that holds the stack, [start, end): pulls, whose copies may block on a page that its owner made so, read
- * nothing outside of it, and answer CAPTURE_ELSEWHERE when the stack pointer is; so do all before this is called. Shots
- * never block, and copy from wherever the stack pointer is.
+ * The mapping that holds the stack, [start, end): pulls, whose copies may block on a page that its
+ * owner made so, read nothing outside of it, and answer CAPTURE_ELSEWHERE when the stack pointer
+ * is; so do all before this is called. Shots never block, and copy from wherever the stack pointer
+ * is.
  */
 void capture_thread_set_stack(CaptureThread *t, uint64_t start, uint64_t end);
-/* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES). */
+/* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES).
+ */
 void capture_thread_set_want(CaptureThread *t, size_t bytes);
-/* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be read. */
+/* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be
+ * read. */
 size_t capture_thread_want(const CaptureThread *t);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 
 /*
- * One capture of each of the n threads; results[i] belongs to threads[i], and what it points to is overwritten by the
- * thread's next pull. A shot that is still out is cancelled first. Blocks on nothing but a target's page faults.
- * Return: 0, -errno.
+ * One capture of each of the n threads; results[i] belongs to threads[i], and what it points to is
+ * overwritten by the thread's next pull. A shot that is still out is cancelled first. Blocks on
+ * nothing but a target's page faults. Return: 0, -errno.
  */
 int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
 
 /* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */
 bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret);
 
-/* Gives up a shot. Return: true: it was answered in the meantime, result filled in; false: none will come. */
+/* Gives up a shot. Return: true: it was answered in the meantime, result filled in; false: none
+ * will come. */
 bool capture_cancel(CaptureThread *t, CaptureResult *ret);
 
 /* The result's bytes are no longer needed: zeroed, and the buffer is free for others. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What does this host allow, and why not more? Nothing is concluded from version numbers: each way to capture is loaded
- * and has to capture a thread of our own that sleeps where we know, and one that runs.
+ * What does this host allow, and why not more? Nothing is concluded from version numbers: each way
+ * to capture is loaded and has to capture a thread of our own that sleeps where we know, and one
+ * that runs.
  */
 
 #include <errno.h>
@@ -32,7 +33,8 @@ typedef struct Sleeper {
         uint64_t value;
 } Sleeper;
 
-static void append(CaptureInfo *info, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void append(CaptureInfo *info, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
 static void append(CaptureInfo *info, const char *format, ...)
 {
         size_t n = strlen(info->reason);
@@ -90,7 +92,7 @@ static void sleeper_stop(Sleeper *s)
 static bool is_sleeper(const Sleeper *s, const CaptureResult *r)
 {
         return r->syscall == SYS_read && r->copy.regs.r[X86_RDI] == (uint64_t)s->fd &&
-                        r->copy.regs.r[X86_RSI] == (uint64_t)(uintptr_t)&s->value && r->copy.n > 0;
+               r->copy.regs.r[X86_RSI] == (uint64_t)(uintptr_t)&s->value && r->copy.n > 0;
 }
 
 /* Return: NULL, or what went wrong. */
@@ -103,7 +105,8 @@ static const char *prove_pull(Capture *c, const Sleeper *s)
 
         r = capture_thread_new(c, &t, getpid(), s->tid, NULL);
         if (r == CAPTURE_E_GONE)
-                return "it does not find a thread of the daemon's own (nested pid namespace, or a kernel before "
+                return "it does not find a thread of the daemon's own (nested pid namespace, or a "
+                       "kernel before "
                        "6.1.115, whose iterator finds main threads only)";
         if (r)
                 return "it cannot follow a thread";
@@ -150,7 +153,7 @@ static bool has_capability(unsigned capability)
         struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
 
         return syscall(SYS_capget, &header, data) == 0 &&
-                        (data[capability / 32].effective & 1U << capability % 32);
+               (data[capability / 32].effective & 1U << capability % 32);
 }
 
 static bool is_locked_down(void)
@@ -167,7 +170,8 @@ static void append_advice(CaptureInfo *info, int error)
         static const struct {
                 unsigned capability;
                 const char *name;
-        } needed[] = {{CAP_BPF, "CAP_BPF"}, {CAP_PERFMON, "CAP_PERFMON"}, {CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}};
+        } needed[] = {{CAP_BPF, "CAP_BPF"}, {CAP_PERFMON, "CAP_PERFMON"},
+                {CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}};
         bool missing = false;
 
         for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
@@ -176,16 +180,17 @@ static void append_advice(CaptureInfo *info, int error)
                         missing = true;
                 }
         if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
-                append(info, "; no /sys/kernel/btf/vmlinux: the kernel needs CONFIG_DEBUG_INFO_BTF");
+                append(info,
+                        "; no /sys/kernel/btf/vmlinux: the kernel needs CONFIG_DEBUG_INFO_BTF");
         else if (is_locked_down())
                 append(info, "; the kernel is locked down (confidentiality): boot without that");
-        else if (!missing && (error == -EPERM || error == -EACCES))
+        else if (!missing && error == -EPERM)
                 append(info, "; denied by a security module, seccomp or a user namespace");
 }
 
 /* Return: 0; CAPTURE_E_UNAVAILABLE, the reason appended; -errno. */
 static int try_backend(
-                Capture **ret, const Config *config, bool iter, const Sleeper *sleeper, CaptureInfo *info)
+        Capture **ret, const Config *config, bool iter, const Sleeper *sleeper, CaptureInfo *info)
 {
         _cleanup_(capture_freep) Capture *c = NULL;
         const char *name = iter ? "bpf/iter" : "bpf/syscall";
@@ -199,16 +204,17 @@ static int try_backend(
                 return error_trace(r);
         if (r) {
                 error = r;
-                problem = iter || r == -EPERM || r == -EACCES
-                                ? "the programs cannot be loaded"
-                                : "the programs cannot be loaded (bpf_task_from_pid came with Linux 6.2)";
+                problem = iter || r == -EPERM ? "the programs cannot be loaded"
+                                              : "the programs cannot be loaded (bpf_task_from_pid "
+                                                "came with Linux 6.2)";
         }
         if (!problem)
                 problem = prove_pull(c, sleeper);
         if (!problem)
                 problem = prove_shot(c, &error);
         if (!problem) {
-                append(info, "%s: captures sleeping and running threads, tried on the daemon's own", name);
+                append(info, "%s: captures sleeping and running threads, tried on the daemon's own",
+                        name);
                 info->backend = name;
                 *ret = TAKE_PTR(c);
                 return 0;

@@ -13,17 +13,18 @@
 
 #define PERIOD_NS 10000 /* the least that the kernel's timer takes */
 
-/* The event is disabled by an interrupt that follows the one of the shot: by then it has been, for sure. */
+/* The event is disabled by an interrupt that follows the one of the shot: by then it has been, for
+ * sure. */
 #define SETTLED_NS NS_PER_MS
 
 static int open_event(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot)
 {
         struct perf_event_attr attr = {
-                        .size = sizeof(attr),
-                        .type = PERF_TYPE_SOFTWARE,
-                        .config = PERF_COUNT_SW_TASK_CLOCK,
-                        .sample_period = PERIOD_NS,
-                        .disabled = 1,
+                .size = sizeof(attr),
+                .type = PERF_TYPE_SOFTWARE,
+                .config = PERF_COUNT_SW_TASK_CLOCK,
+                .sample_period = PERIOD_NS,
+                .disabled = 1,
         };
         _cleanup_(closep) int fd = -1;
         int r;

@@ -8,9 +8,9 @@
 #include "capture/capture-bpf.h"
 
 /*
- * A perf event of one thread that fires once for each request: a task clock of 10 µs, disabled, whose refresh count
- * is 1. Refreshes add up, so the count is given only when the last one was used up; what a cancelled shot leaves over
- * serves the next. Private to this folder.
+ * A perf event of one thread that fires once for each request: a task clock of 10 µs, disabled,
+ * whose refresh count is 1. Refreshes add up, so the count is given only when the last one was used
+ * up; what a cancelled shot leaves over serves the next. Private to this folder.
  */
 
 typedef struct Shot {
@@ -20,9 +20,13 @@ typedef struct Shot {
         uint64_t answered_mono_ns;
 } Shot;
 
-#define SHOT_INIT {.perf_fd = -1, .link_fd = -1}
+#define SHOT_INIT                            \
+        {                                    \
+                .perf_fd = -1, .link_fd = -1 \
+        }
 
-/* Opens the event at the first call. `slot` has its request already. Return: 0, -errno (-ESRCH: the thread is gone). */
+/* Opens the event at the first call. `slot` has its request already. Return: 0, -errno (-ESRCH: the
+ * thread is gone). */
 int shot_fire(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot);
 /* It has been answered, by a capture of that time. */
 void shot_answered(Shot *s, uint64_t mono_ns);

@@ -11,17 +11,19 @@
 #include "util/cleanup.h"
 
 /*
- * The sampler thread: owns the capture backend and the processes' maps; sleeps to the earliest due time (absolute
- * CLOCK_MONOTONIC), captures all threads that are due, unwinds, hands on. Does no file I/O and names nothing. A stack
- * whose process map is missing or out of date is parked (bounded, bytes zeroed after use) until the worker has answered;
- * its sample is on its way already.
+ * The sampler thread: owns the capture backend and the processes' maps; sleeps to the earliest due
+ * time (absolute CLOCK_MONOTONIC), captures all threads that are due, unwinds, hands on. Does no
+ * file I/O and names nothing. A stack whose process map is missing or out of date is parked
+ * (bounded, bytes zeroed after use) until the worker has answered; its sample is on its way
+ * already.
  */
 
 typedef struct Sampler Sampler;
 
 /* Sampler → main, in order per target. */
 typedef enum SamplerEventType {
-        SAMPLER_SAMPLE, /* stack_id: new (≠ any before of this target) or the same as the sample before */
+        SAMPLER_SAMPLE, /* stack_id: new (≠ any before of this target) or the same as the sample
+                           before */
         SAMPLER_STACK,  /* the frames of stack_id, or that it failed */
         SAMPLER_GONE,   /* the thread has ended */
 } SamplerEventType;
@@ -33,10 +35,11 @@ typedef struct SamplerEvent {
         uint64_t wall_ns;
         uint64_t stack_id; /* unique for the daemon's life time */
         bool failed;       /* STACK: not to be had; already counted */
-        bool stack_last;   /* SAMPLE: no further sample will name the previous stack_id of this target */
-        ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
+        bool stack_last; /* SAMPLE: no further sample will name the previous stack_id of this target
+                          */
+        ProcMap *map;    /* STACK: a reference for the receiver; holds the frames' modules */
         size_t n_frames;
-        Frame *frames;     /* STACK: malloc'ed, innermost first, for the receiver */
+        Frame *frames; /* STACK: malloc'ed, innermost first, for the receiver */
 } SamplerEvent;
 
 /* Starts the thread. `capture` is taken over. Return: 0, -errno. */

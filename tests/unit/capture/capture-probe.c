@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * capture-probe [N]: which ways to capture work on this kernel? For each of auto, bpf/syscall and bpf/iter: captures a
- * sleeping thread, a running one N (200) times, and looks what becomes of shots that were cancelled. Prints a line per
- * finding; exit code 0: at least one backend did all of it right. For kernels other than the host's: no test framework.
+ * capture-probe [N]: which ways to capture work on this kernel? For each of auto, bpf/syscall and
+ * bpf/iter: captures a sleeping thread, a running one N (200) times, and looks what becomes of
+ * shots that were cancelled. Prints a line per finding; exit code 0: at least one backend did all
+ * of it right. For kernels other than the host's: no test framework.
  */
 
 #include <errno.h>
@@ -83,7 +84,8 @@ static int try_sleeper(Capture *c)
                 return 1;
         bad += pull_asleep(c, t, &result) != CAPTURE_ELSEWHERE;
         capture_thread_set_stack(t, 0, UINT64_MAX);
-        bad += pull_asleep(c, t, &result) != CAPTURE_TAKEN || result.copy.n == 0 || result.syscall != SYS_read;
+        bad += pull_asleep(c, t, &result) != CAPTURE_TAKEN || result.copy.n == 0 ||
+               result.syscall != SYS_read;
         capture_release(t);
         for (int i = 0; i < 100; i++)
                 bad += pull_asleep(c, t, &result) != CAPTURE_REPEATED;
@@ -114,8 +116,11 @@ static int try_spinner(Capture *c, int n)
                 if (capture_pull(c, &t, 1, &result) < 0)
                         return 1;
                 if (result.status != CAPTURE_RUNNING) {
+                        /* Preempted: nothing new to see until it has run again. */
                         pulled += result.status == CAPTURE_TAKEN;
+                        i -= result.status == CAPTURE_REPEATED;
                         capture_release(t);
+                        sched_yield();
                         continue;
                 }
                 got = wait_answer(c, t, &result);
@@ -124,19 +129,21 @@ static int try_spinner(Capture *c, int n)
                 max_ns = ns > max_ns ? ns : max_ns;
                 shots += got;
                 lost += !got;
-                bad += got && (result.status != CAPTURE_TAKEN || !result.shot || result.copy.n == 0 ||
-                                              result.mono_ns < begin_ns);
+                bad += got && (result.status != CAPTURE_TAKEN || !result.shot ||
+                                      result.copy.n == 0 || result.mono_ns < begin_ns);
                 doubled += capture_collect(c, &userdata, &again);
                 capture_release(t);
         }
-        printf("  running thread: %d of %d shots, %d pulled while preempted, %d lost, %d doubled, %d bad, %.1f us mean, "
+        printf("  running thread: %d of %d shots, %d pulled while preempted, %d lost, %d doubled, "
+               "%d bad, %.1f us mean, "
                "%.1f us max\n",
-                        shots, n, pulled, lost, doubled, bad, shots ? (double)sum_ns / shots / 1e3 : 0.,
-                        (double)max_ns / 1e3);
+                shots, n, pulled, lost, doubled, bad, shots ? (double)sum_ns / shots / 1e3 : 0.,
+                (double)max_ns / 1e3);
         return bad + lost + doubled + (shots + pulled != n);
 }
 
-/* Cancels at once, and fires again: what was left over of the first must serve the second, and no third may come. */
+/* Cancels at once, and fires again: what was left over of the first must serve the second, and no
+ * third may come. */
 static int try_cancel(Capture *c, int n)
 {
         _cleanup_(capture_thread_freep) CaptureThread *t = NULL;
@@ -167,8 +174,8 @@ static int try_cancel(Capture *c, int n)
                 doubled += capture_collect(c, &userdata, &result);
                 capture_release(t);
         }
-        printf("  cancelled shots: %d, answered before that: %d, lost after: %d, doubled: %d\n", cancelled, in_time, lost,
-                        doubled);
+        printf("  cancelled shots: %d, answered before that: %d, lost after: %d, doubled: %d\n",
+                cancelled, in_time, lost, doubled);
         return lost + doubled;
 }
 
@@ -178,9 +185,9 @@ int main(int argc, char **argv)
                 const char *name;
                 CaptureBackend backend;
         } backends[] = {
-                        {"auto", CAPTURE_BACKEND_AUTO},
-                        {"bpf/syscall", CAPTURE_BACKEND_BPF_SYSCALL},
-                        {"bpf/iter", CAPTURE_BACKEND_BPF_ITER},
+                {"auto", CAPTURE_BACKEND_AUTO},
+                {"bpf/syscall", CAPTURE_BACKEND_BPF_SYSCALL},
+                {"bpf/iter", CAPTURE_BACKEND_BPF_ITER},
         };
         int n = argc > 1 ? atoi(argv[1]) : 200, n_right = 0;
         struct utsname kernel;
@@ -199,10 +206,10 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
                 _cleanup_(capture_freep) Capture *c = NULL;
                 Config config = {
-                                .capture_backend = (int)backends[i].backend,
-                                .capture_max_stack_bytes = 65536,
-                                .capture_max_targets = 64,
-                                .capture_kernel_frames = true,
+                        .capture_backend = (int)backends[i].backend,
+                        .capture_max_stack_bytes = 65536,
+                        .capture_max_targets = 64,
+                        .capture_kernel_frames = true,
                 };
                 CaptureInfo info;
                 int bad, r;

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "manager/sampler.h"
+#include "util/hash.h"
+#include "util/list.h"
+
+/*
+ * The sampler's inside. sampler.c: thread, commands, events; sampler-target.c: when and how a
+ * thread is captured; sampler-process.c: maps, unwinding, parked copies. All of it runs in the
+ * sampler's thread.
+ */
+
+/* Deeper than any real stack: 64 KiB of stack hold fewer frames. */
+#define SAMPLER_MAX_FRAMES 16384
+
+typedef struct Target Target;
+typedef struct Process Process;
+
+/* An event that the mailbox had no room for. */
+typedef struct EventNode {
+        ListLink link;
+        SamplerEvent event;
+} EventNode;
+
+struct Sampler {
+        Worker *worker;
+        Capture *capture;
+        UnwindMode unwind_mode;
+        size_t max_stack_bytes;
+
+        pthread_t thread;
+        bool has_thread;
+        int stop_fd, epoll_fd;
+        struct Mailbox *commands;
+        struct Mailbox *events;
+        ListLink backlog; /* EventNode: they have to arrive, and later events behind them */
+        EventNode *spare; /* for the STACK of the next SAMPLE, so that no memory is needed once that
+                             is out */
+        atomic_uint n_targets;
+        _Atomic uint64_t busy_since_mono_ns;
+
+        HashTable targets, processes;
+        Target **heap; /* by wake_mono_ns, earliest first */
+        size_t n_heap, max_targets;
+        Target **batch; /* scratch of one pull */
+        CaptureThread **batch_threads;
+        CaptureResult *batch_results;
+
+        ListLink process_list;
+        unsigned n_loads_unsent; /* processes whose request the worker had no room for */
+        uint64_t last_ticket, last_stack_id;
+        size_t n_parked, parked_bytes;
+        Frame *frames;          /* scratch: SAMPLER_MAX_FRAMES */
+        int64_t wall_offset_ns; /* wall = mono + offset */
+};
+
+/* ---- sampler.c ---- */
+
+/* A sample that names a stack id which main knows or will be told. Return: false: there was no
+ * room, counted. */
+bool sampler_emit_sample(Sampler *s, Target *t, uint64_t mono_ns, uint64_t stack_id);
+/* What became of a stack id whose sample went out. Takes n frames of s->frames, whose modules are
+ * of `map`; NULL: failed. `node` (or NULL: the spare one) is taken over. */
+void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
+        ProcMap *map, size_t n_frames);
+/* `node` is taken over. */
+void sampler_emit_gone(Sampler *s, EventNode *node, TargetId target);
+
+/* ---- sampler-target.c ---- */
+
+struct Target {
+        Sampler *sampler;
+        TargetId id;
+        HashLink by_id;
+        Process *process;
+        ListLink process_link;
+        CaptureThread *thread; /* NULL: gone */
+        EventNode *gone_node;
+        uint64_t first_mono_ns, period_ns;
+        uint64_t due_mono_ns;  /* the sample that is due next, or being taken */
+        uint64_t wake_mono_ns; /* when to look at it again */
+        size_t heap_index;     /* SIZE_MAX: in no heap */
+        bool taking;           /* due, and counted as such */
+        bool shot_out;
+        unsigned n_unstable, n_elsewhere;
+        uint64_t stack_start, stack_end;
+        uint64_t map_ticket; /* waits for a map with at least this ticket; 0: does not */
+        uint64_t stack_id;   /* of its newest sample, 0: none yet */
+        /* That stack, if it was unwound in full, for comparing. */
+        ProcMap *stack_map;
+        size_t n_pcs;
+        uint64_t *pcs;
+};
+
+/* Announces a thread that cannot be followed as gone. Return: 0, -ENOMEM. */
+int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mono_ns);
+Target *target_free(Target *t);
+Target *target_find(Sampler *s, TargetId id);
+/* Captures all that are due by now. */
+void targets_serve(Sampler *s, uint64_t now_mono_ns);
+/* Takes the shots that were answered. */
+void targets_collect(Sampler *s);
+/* When targets_serve is needed next: the latest of those that fall due within a moment. UINT64_MAX:
+ * never. */
+uint64_t targets_next_mono_ns(Sampler *s);
+/* The map it waited for is there, or will not come: it is captured at once, or its sample is given
+ * up. */
+void target_map_arrived(Target *t, bool readable, uint64_t now_mono_ns);
+/* From now on copies are larger, if they may be. Return: whether. */
+bool target_grow(Target *t, uint64_t need_bytes);
+void target_forget_stack(Target *t);
+/* Remembers the n first of s->frames as the newest stack of the target; without memory it is just
+ * not compared. */
+void target_set_stack(Target *t, ProcMap *map, size_t n_frames);
+bool target_has_stack(const Target *t, const ProcMap *map, size_t n_frames);
+
+/* ---- sampler-process.c ---- */
+
+struct Process {
+        Sampler *sampler;
+        pid_t pid;
+        HashLink by_pid;
+        ListLink link;
+        ListLink targets;
+        ListLink parked;
+        ProcMap *map;                  /* NULL: none yet */
+        uint64_t map_ticket;           /* of the request that brought it */
+        CaptureSpace map_space, space; /* when it was asked for; at the newest capture */
+        CaptureSpace load_space;
+        uint64_t load_ticket; /* in flight, 0: none */
+        bool load_wanted;     /* one more */
+        bool load_unsent;     /* counted in n_loads_unsent */
+        uint64_t unused_since_mono_ns;
+};
+
+/* The entry of that process, made if need be. NULL: no memory. */
+Process *process_get(Sampler *s, pid_t pid);
+/* The target is added or taken out; an entry without targets is kept for some time. */
+void process_add_target(Process *p, Target *t);
+void process_remove_target(Process *p, Target *t, uint64_t now_mono_ns);
+void processes_expire(Sampler *s, uint64_t now_mono_ns);
+void processes_free(Sampler *s);
+
+/* Asks for a map that is read after this call. Return: the least ticket that its answer can have.
+ */
+uint64_t process_want_map(Process *p);
+/* Sends requests that had to wait. */
+void processes_send_loads(Sampler *s);
+/* The worker's answer; takes the reference over. */
+void process_take_map(Sampler *s, const WorkerMap *answer, uint64_t now_mono_ns);
+/* Anonymous private memory around that stack pointer, fit for being copied. Return: false: not
+ * known as such. */
+bool process_stack_area(const Process *p, uint64_t sp, uint64_t *ret_start, uint64_t *ret_end);
+
+typedef enum SampleFate {
+        SAMPLE_DONE,   /* announced, its stack too or on its way */
+        SAMPLE_LOST,   /* counted */
+        SAMPLE_LARGER, /* the copy was too small; copies are larger now: pull again */
+} SampleFate;
+
+/* A capture of status TAKEN, to be announced as of mono_ns. */
+SampleFate process_take_sample(
+        Process *p, Target *t, const CaptureResult *result, uint64_t mono_ns);

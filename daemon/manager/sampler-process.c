@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "core/counter.h"
+#include "manager/sampler-private.h"
+#include "unwind/unwind.h"
+#include "util/error.h"
+
+/* A process' map outlives its last target so long: the next request is mostly near. */
+#define KEEP_NS (30 * NS_PER_S)
+
+#define MAX_PARKED       256
+#define MAX_PARKED_BYTES (8U << 20)
+#define MAX_KERNEL_PCS   32
+
+/* A capture that waits for a map, with bytes of its own. Its sample is out, its stack is owed. */
+typedef struct Parked {
+        ListLink link;
+        uint64_t ticket; /* maps with a lesser one were asked for before the capture: too old to
+                            tell anything */
+        TargetId target;
+        uint64_t stack_id;
+        EventNode *node;
+        UnwindRegs regs;
+        uint64_t addr;
+        size_t n;
+        bool pcs_only, pcs_cut;
+        size_t n_kernel_pcs;
+        uint64_t kernel_pcs[MAX_KERNEL_PCS];
+        uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
+} Parked;
+
+static bool space_equal(const CaptureSpace *a, const CaptureSpace *b)
+{
+        return a->exec_vm == b->exec_vm && a->mm == b->mm &&
+               a->process_start_boottime == b->process_start_boottime;
+}
+
+/* ---- unwinding ---- */
+
+/* Into s->frames: kernel frames innermost, then the user's. */
+static UnwindResult unwind(Sampler *s, const CaptureResult *c, const ProcMap *map)
+{
+        size_t n_kernel = c->n_kernel_pcs;
+        Frame *frames = s->frames + n_kernel;
+        UnwindResult u;
+
+        for (size_t i = 0; i < n_kernel; i++)
+                s->frames[i] =
+                        (Frame){.pc = c->kernel_pcs[i], .vaddr = c->kernel_pcs[i], .kernel = true};
+        if (c->pcs_only)
+                u = unwind_pcs(c->pcs, c->n_pcs, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+        else if (s->unwind_mode == UNWIND_MODE_FP)
+                u = unwind_fp(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+        else
+                u = unwind_cfi(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+        /* What the kernel cut off would be the outermost frames. */
+        if (c->pcs_only && c->pcs_cut && u.status == UNWIND_DONE)
+                u.status = UNWIND_TOO_DEEP;
+        u.n_frames += n_kernel;
+        return u;
+}
+
+static void count_unwound(UnwindStatus status)
+{
+        static const CounterId counters[] = {
+                [UNWIND_DONE] = COUNTER_STACKS_UNWOUND,
+                [UNWIND_TRUNCATED] = COUNTER_STACKS_TRUNCATED,
+                [UNWIND_NO_MAPPING] = COUNTER_STACKS_NO_MAPPING,
+                [UNWIND_NO_CFI] = COUNTER_STACKS_NO_CFI,
+                [UNWIND_BROKEN] = COUNTER_STACKS_BROKEN,
+                [UNWIND_TOO_DEEP] = COUNTER_STACKS_TRUNCATED,
+        };
+
+        counter_add(counters[status], 1);
+}
+
+/* ---- parked captures ---- */
+
+static size_t parked_size(const Parked *k)
+{
+        return sizeof(*k) + k->n;
+}
+
+static void parked_free(Sampler *s, Parked *k)
+{
+        list_remove(&k->link);
+        s->n_parked--;
+        s->parked_bytes -= parked_size(k);
+        free(k->node);
+        explicit_bzero(k, parked_size(k));
+        free(k);
+}
+
+static SampleFate park(Process *p, Target *t, const CaptureResult *c, uint64_t mono_ns)
+{
+        Sampler *s = p->sampler;
+        const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
+        size_t n = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        Parked *k = NULL;
+
+        if (s->n_parked < MAX_PARKED && s->parked_bytes + n <= MAX_PARKED_BYTES)
+                k = malloc(sizeof(*k) + n);
+        if (k)
+                *k = (Parked){
+                        .link = LIST_INIT(k->link),
+                        .target = t->id,
+                        .stack_id = s->last_stack_id + 1,
+                        .node = calloc(1, sizeof(*k->node)),
+                        .regs = c->copy.regs,
+                        .addr = c->copy.addr,
+                        .n = n,
+                        .pcs_only = c->pcs_only,
+                        .pcs_cut = c->pcs_cut,
+                        .n_kernel_pcs =
+                                c->n_kernel_pcs < MAX_KERNEL_PCS ? c->n_kernel_pcs : MAX_KERNEL_PCS,
+                };
+        if (!k || !k->node) {
+                free(k);
+                counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
+                return SAMPLE_LOST;
+        }
+        if (!sampler_emit_sample(s, t, mono_ns, k->stack_id)) {
+                free(k->node);
+                free(k);
+                return SAMPLE_LOST;
+        }
+        s->last_stack_id++;
+        memcpy(k->bytes, bytes, n);
+        memcpy(k->kernel_pcs, c->kernel_pcs, k->n_kernel_pcs * sizeof(*k->kernel_pcs));
+        s->n_parked++;
+        s->parked_bytes += parked_size(k);
+        list_append(&p->parked, &k->link);
+        k->ticket = process_want_map(p);
+        target_forget_stack(t);
+        return SAMPLE_DONE;
+}
+
+/* With a map that is newer than the capture; NULL: there is none to be had. */
+static void unpark(Process *p, Parked *k, ProcMap *map)
+{
+        Sampler *s = p->sampler;
+        Target *t = target_find(s, k->target);
+        UnwindResult u = {.status = UNWIND_NO_MAPPING};
+        CaptureResult c = {
+                .copy = {.regs = k->regs,
+                        .addr = k->addr,
+                        .n = k->n,
+                        .bytes = (const uint8_t *)k->bytes},
+                .pcs_only = k->pcs_only,
+                .pcs_cut = k->pcs_cut,
+                .n_pcs = k->n / sizeof(*c.pcs),
+                .pcs = k->bytes,
+                .n_kernel_pcs = k->n_kernel_pcs,
+                .kernel_pcs = k->kernel_pcs,
+        };
+
+        if (map)
+                u = unwind(s, &c, map);
+        count_unwound(u.status);
+        if (u.status == UNWIND_DONE && t && t->stack_id == k->stack_id)
+                target_set_stack(t, map, u.n_frames);
+        if (u.status == UNWIND_TRUNCATED && t && t->thread)
+                target_grow(t, u.need_end - k->addr);
+        sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
+                u.status == UNWIND_DONE ? map : NULL, u.n_frames);
+        parked_free(s, k);
+}
+
+/* ---- samples ---- */
+
+static SampleFate announce(Process *p, Target *t, uint64_t mono_ns, const UnwindResult *u)
+{
+        Sampler *s = p->sampler;
+        bool done = u->status == UNWIND_DONE;
+
+        count_unwound(u->status);
+        if (done && target_has_stack(t, p->map, u->n_frames))
+                return sampler_emit_sample(s, t, mono_ns, t->stack_id) ? SAMPLE_DONE : SAMPLE_LOST;
+        if (!sampler_emit_sample(s, t, mono_ns, s->last_stack_id + 1))
+                return SAMPLE_LOST;
+        s->last_stack_id++;
+        if (done)
+                target_set_stack(t, p->map, u->n_frames);
+        else
+                target_forget_stack(t);
+        sampler_emit_stack(s, NULL, t->id, s->last_stack_id, done ? p->map : NULL, u->n_frames);
+        return SAMPLE_DONE;
+}
+
+SampleFate process_take_sample(Process *p, Target *t, const CaptureResult *result, uint64_t mono_ns)
+{
+        UnwindResult u;
+
+        p->space = result->space;
+        if (!p->map || !space_equal(&p->space, &p->map_space))
+                return park(p, t, result, mono_ns);
+        u = unwind(p->sampler, result, p->map);
+        if (u.status == UNWIND_NO_MAPPING)
+                return park(p, t, result, mono_ns);
+        if (u.status == UNWIND_TRUNCATED) {
+                /* A copy that is shorter than it was to be ends with its mapping, or at a page that
+                 * cannot be read. */
+                bool larger = result->copy.n >= capture_thread_want(t->thread) &&
+                              target_grow(t, u.need_end - result->copy.addr);
+
+                if (larger && !result->shot)
+                        return SAMPLE_LARGER;
+        }
+        return announce(p, t, mono_ns, &u);
+}
+
+/* ---- maps ---- */
+
+static void send_load(Process *p)
+{
+        Sampler *s = p->sampler;
+        bool sent = worker_load(s->worker, p->pid, s->last_ticket + 1) == 0;
+
+        if (sent) {
+                p->load_ticket = ++s->last_ticket;
+                p->load_space = p->space;
+                p->load_wanted = false;
+        }
+        if (p->load_unsent == sent) {
+                p->load_unsent = !sent;
+                s->n_loads_unsent += sent ? -1U : 1U;
+        }
+}
+
+uint64_t process_want_map(Process *p)
+{
+        uint64_t ticket = p->sampler->last_ticket + 1;
+
+        p->load_wanted = true;
+        if (!p->load_ticket)
+                send_load(p);
+        return ticket;
+}
+
+void processes_send_loads(Sampler *s)
+{
+        Process *p;
+
+        if (s->n_loads_unsent == 0)
+                return;
+        list_for_each (p, &s->process_list, link)
+                if (p->load_unsent)
+                        send_load(p);
+}
+
+static Process *process_find(Sampler *s, pid_t pid)
+{
+        for (HashLink *l = hash_table_find(&s->processes, hash_u64((uint64_t)pid)); l;
+                l = hash_link_next(l)) {
+                Process *p = container_of(l, Process, by_pid);
+
+                if (p->pid == pid)
+                        return p;
+        }
+        return NULL;
+}
+
+void process_take_map(Sampler *s, const WorkerMap *answer, uint64_t now_mono_ns)
+{
+        Process *p = process_find(s, answer->pid);
+        Parked *k, *next_parked;
+        Target *t, *next_target;
+
+        if (!p || p->load_ticket != answer->ticket) {
+                procmap_unref(answer->map);
+                return;
+        }
+        p->load_ticket = 0;
+        if (answer->map) {
+                procmap_unref(p->map);
+                p->map = answer->map;
+                p->map_space = p->load_space;
+                p->map_ticket = answer->ticket;
+        }
+        list_for_each_safe (k, next_parked, &p->parked, link)
+                if (k->ticket <= answer->ticket)
+                        unpark(p, k, answer->map);
+        list_for_each_safe (t, next_target, &p->targets, process_link)
+                if (t->map_ticket && t->map_ticket <= answer->ticket)
+                        target_map_arrived(t, answer->map, now_mono_ns);
+        if (p->load_wanted)
+                send_load(p);
+}
+
+bool process_stack_area(const Process *p, uint64_t sp, uint64_t *ret_start, uint64_t *ret_end)
+{
+        const ProcMap *map = p->map;
+        size_t low = 0, high = map ? map->n : 0;
+        const Mapping *m;
+        bool stack;
+
+        /* exec_vm may differ: what is asked is not about code. */
+        if (p->map_space.mm != p->space.mm ||
+                p->map_space.process_start_boottime != p->space.process_start_boottime)
+                return false;
+        while (low < high) {
+                size_t mid = low + (high - low) / 2;
+
+                if (map->mappings[mid].end <= sp)
+                        low = mid + 1;
+                else
+                        high = mid;
+        }
+        if (!map || low == map->n)
+                return false;
+        m = &map->mappings[low];
+        stack = strcmp(m->name, "[stack]") == 0;
+        if (!m->read || !m->write || m->inode != 0 ||
+                (m->special && !stack && strcmp(m->name, "[heap]") != 0))
+                return false;
+        /* The main thread's stack grows down; the kernel keeps the room below it free. */
+        if (sp < m->start && !stack)
+                return false;
+        *ret_start = sp >= m->start ? m->start : low > 0 ? map->mappings[low - 1].end : 0;
+        *ret_end = m->end;
+        return true;
+}
+
+/* ---- a process' life ---- */
+
+Process *process_get(Sampler *s, pid_t pid)
+{
+        Process *p = process_find(s, pid);
+
+        if (p)
+                return p;
+        p = calloc(1, sizeof(*p));
+        if (!p)
+                return NULL;
+        p->sampler = s;
+        p->pid = pid;
+        list_init(&p->targets);
+        list_init(&p->parked);
+        if (hash_table_add(&s->processes, &p->by_pid, hash_u64((uint64_t)pid)) < 0) {
+                free(p);
+                return NULL;
+        }
+        list_append(&s->process_list, &p->link);
+        return p;
+}
+
+static void process_free(Process *p)
+{
+        Sampler *s = p->sampler;
+        Parked *k, *tmp;
+
+        list_for_each_safe (k, tmp, &p->parked, link)
+                parked_free(s, k);
+        if (p->load_unsent)
+                s->n_loads_unsent--;
+        hash_table_remove(&s->processes, &p->by_pid);
+        list_remove(&p->link);
+        procmap_unref(p->map);
+        free(p);
+}
+
+void process_add_target(Process *p, Target *t)
+{
+        t->process = p;
+        list_append(&p->targets, &t->process_link);
+}
+
+void process_remove_target(Process *p, Target *t, uint64_t now_mono_ns)
+{
+        list_remove(&t->process_link);
+        if (list_empty(&p->targets))
+                p->unused_since_mono_ns = now_mono_ns;
+}
+
+void processes_expire(Sampler *s, uint64_t now_mono_ns)
+{
+        Process *p, *tmp;
+
+        list_for_each_safe (p, tmp, &s->process_list, link)
+                if (list_empty(&p->targets) && list_empty(&p->parked) && !p->load_ticket &&
+                        now_mono_ns - p->unused_since_mono_ns >= KEEP_NS)
+                        process_free(p);
+}
+
+void processes_free(Sampler *s)
+{
+        Process *p, *tmp;
+
+        list_for_each_safe (p, tmp, &s->process_list, link)
+                process_free(p);
+}

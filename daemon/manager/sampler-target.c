@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/counter.h"
+#include "manager/sampler-private.h"
+#include "util/error.h"
+#include "util/log.h"
+
+/* Threads that fall due within this time of each other are captured by one call. */
+#define TOGETHER_NS 50000
+/* The wire's unit of time: lateness below it is not reported. */
+#define PUNCTUAL_NS NS_PER_MS
+/* A shot takes some 10 µs; when none has come by then, the thread has left the CPU. */
+#define SHOT_NS (2 * NS_PER_MS)
+/* A thread that ran while it was read is read again so often at once, then after a pause. */
+#define N_AT_ONCE   5
+#define PAUSE_NS    200000
+#define N_ELSEWHERE 3
+#define NOT_IN_HEAP SIZE_MAX
+
+/* ---- the heap: earliest wake_mono_ns first ---- */
+
+static void heap_put(Sampler *s, size_t i, Target *t)
+{
+        s->heap[i] = t;
+        t->heap_index = i;
+}
+
+static void heap_up(Sampler *s, size_t i)
+{
+        Target *t = s->heap[i];
+
+        for (; i > 0 && s->heap[(i - 1) / 2]->wake_mono_ns > t->wake_mono_ns; i = (i - 1) / 2)
+                heap_put(s, i, s->heap[(i - 1) / 2]);
+        heap_put(s, i, t);
+}
+
+static void heap_down(Sampler *s, size_t i)
+{
+        Target *t = s->heap[i];
+
+        for (;;) {
+                size_t child = 2 * i + 1;
+
+                if (child + 1 < s->n_heap &&
+                        s->heap[child + 1]->wake_mono_ns < s->heap[child]->wake_mono_ns)
+                        child++;
+                if (child >= s->n_heap || s->heap[child]->wake_mono_ns >= t->wake_mono_ns)
+                        break;
+                heap_put(s, i, s->heap[child]);
+                i = child;
+        }
+        heap_put(s, i, t);
+}
+
+static void heap_remove(Target *t)
+{
+        Sampler *s = t->sampler;
+        size_t i = t->heap_index;
+        Target *last;
+
+        if (i == NOT_IN_HEAP)
+                return;
+        t->heap_index = NOT_IN_HEAP;
+        last = s->heap[--s->n_heap];
+        if (last == t)
+                return;
+        heap_put(s, i, last);
+        heap_up(s, i);
+        heap_down(s, last->heap_index);
+}
+
+static void sleep_until(Target *t, uint64_t mono_ns)
+{
+        Sampler *s = t->sampler;
+
+        heap_remove(t);
+        t->wake_mono_ns = mono_ns;
+        assert(s->n_heap < s->max_targets);
+        heap_put(s, s->n_heap++, t);
+        heap_up(s, t->heap_index);
+}
+
+/* The latest wake time at or below `limit` in the part of the heap below i, which is one itself. */
+static uint64_t heap_latest(const Sampler *s, size_t i, uint64_t limit)
+{
+        uint64_t latest = s->heap[i]->wake_mono_ns;
+
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < s->n_heap; child++)
+                if (s->heap[child]->wake_mono_ns <= limit) {
+                        uint64_t l = heap_latest(s, child, limit);
+
+                        latest = l > latest ? l : latest;
+                }
+        return latest;
+}
+
+uint64_t targets_next_mono_ns(Sampler *s)
+{
+        return s->n_heap == 0 ? UINT64_MAX
+                              : heap_latest(s, 0, s->heap[0]->wake_mono_ns + TOGETHER_NS);
+}
+
+/* ---- due times ---- */
+
+/* The first time of the grid first + k·period (k may be negative) after that one. */
+static uint64_t next_due(const Target *t, uint64_t after)
+{
+        if (after < t->first_mono_ns)
+                return t->first_mono_ns -
+                       (t->first_mono_ns - after - 1) / t->period_ns * t->period_ns;
+        return t->first_mono_ns + ((after - t->first_mono_ns) / t->period_ns + 1) * t->period_ns;
+}
+
+/* The due sample is taken or lost. */
+static void settle(Target *t)
+{
+        t->taking = false;
+        t->n_unstable = 0;
+        t->n_elsewhere = 0;
+        t->map_ticket = 0;
+        t->due_mono_ns = next_due(t, t->due_mono_ns);
+        sleep_until(t, t->due_mono_ns);
+}
+
+/* Begins with the sample that is due; those before the newest are lost when a whole period has
+ * passed. */
+static void begin(Target *t, uint64_t now)
+{
+        if (now - t->due_mono_ns >= t->period_ns) {
+                uint64_t skip_to = next_due(t, now) - t->period_ns;
+                uint64_t n = (skip_to - next_due(t, t->due_mono_ns)) / t->period_ns + 1;
+
+                counter_add(COUNTER_SAMPLES_DUE, n);
+                counter_add(COUNTER_SAMPLES_LATE, n);
+                t->due_mono_ns = skip_to;
+        }
+        counter_add(COUNTER_SAMPLES_DUE, 1);
+        t->taking = true;
+}
+
+static uint64_t sample_time(const Target *t, uint64_t capture_mono_ns)
+{
+        if (capture_mono_ns >= t->due_mono_ns && capture_mono_ns - t->due_mono_ns < PUNCTUAL_NS)
+                return t->due_mono_ns;
+        return capture_mono_ns;
+}
+
+/* ---- captures: each handler returns whether to pull again at once ---- */
+
+static bool on_taken(Target *t, const CaptureResult *r)
+{
+        SampleFate fate;
+
+        counter_add(COUNTER_SAMPLES_CAPTURED, 1);
+        if (r->shot)
+                counter_add(COUNTER_SAMPLES_SHOT, 1);
+        fate = process_take_sample(t->process, t, r, sample_time(t, r->mono_ns));
+        capture_release(t->thread);
+        /* What was not announced must not be repeated by its id. */
+        if (fate != SAMPLE_DONE)
+                capture_thread_forget(t->thread);
+        if (fate == SAMPLE_LARGER)
+                return true;
+        settle(t);
+        return false;
+}
+
+static bool on_repeated(Target *t, const CaptureResult *r)
+{
+        assert(t->stack_id);
+
+        counter_add(COUNTER_SAMPLES_CAPTURED, 1);
+        counter_add(COUNTER_SAMPLES_REPEATED, 1);
+        sampler_emit_sample(t->sampler, t, sample_time(t, r->mono_ns), t->stack_id);
+        settle(t);
+        return false;
+}
+
+static bool on_unstable(Target *t)
+{
+        if (++t->n_unstable % N_AT_ONCE != 0)
+                return true;
+        sleep_until(t, mono_now_ns() + PAUSE_NS);
+        return false;
+}
+
+static bool on_fault(Target *t)
+{
+        counter_add(COUNTER_SAMPLES_FAULT, 1);
+        settle(t);
+        return false;
+}
+
+/* The thread is on a stack that was not looked at yet: only private anonymous memory is read while
+ * it may block. */
+static bool on_elsewhere(Target *t, const CaptureResult *r)
+{
+        Process *p = t->process;
+        uint64_t start, end;
+
+        p->space = r->space;
+        if (t->n_elsewhere < N_ELSEWHERE &&
+                process_stack_area(p, r->copy.regs.r[X86_RSP], &start, &end)) {
+                t->n_elsewhere++;
+                capture_thread_set_stack(t->thread, start, end);
+                return true;
+        }
+        if (t->map_ticket && p->map_ticket >= t->map_ticket)
+                return on_fault(t);
+        t->map_ticket = process_want_map(p);
+        sleep_until(t, next_due(t, t->due_mono_ns));
+        return false;
+}
+
+static void announce_gone(Target *t)
+{
+        counter_add(COUNTER_SAMPLES_GONE, 1);
+        heap_remove(t);
+        t->thread = capture_thread_free(t->thread);
+        sampler_emit_gone(t->sampler, TAKE_PTR(t->gone_node), t->id);
+}
+
+static bool on_result(Target *t, const CaptureResult *r)
+{
+        switch (r->status) {
+        case CAPTURE_TAKEN:
+                return on_taken(t, r);
+        case CAPTURE_REPEATED:
+                return on_repeated(t, r);
+        case CAPTURE_RUNNING:
+                t->shot_out = true;
+                sleep_until(t, mono_now_ns() + SHOT_NS);
+                return false;
+        case CAPTURE_ELSEWHERE:
+                return on_elsewhere(t, r);
+        case CAPTURE_GONE:
+                announce_gone(t);
+                return false;
+        case CAPTURE_FAULT:
+                return on_fault(t);
+        case CAPTURE_UNSTABLE:
+        case CAPTURE_BUSY:
+                break;
+        }
+        return on_unstable(t);
+}
+
+/* A target that woke up. Return: whether to pull it now. */
+static bool wake(Target *t, uint64_t now)
+{
+        CaptureResult r;
+
+        if (t->shot_out) {
+                t->shot_out = false;
+                if (capture_cancel(t->thread, &r))
+                        return on_result(t, &r);
+        }
+        if (t->taking && now >= next_due(t, t->due_mono_ns)) {
+                bool waits = t->map_ticket && t->process->map_ticket < t->map_ticket;
+
+                counter_add(waits ? COUNTER_SAMPLES_LATE : COUNTER_SAMPLES_UNSTABLE, 1);
+                settle(t);
+                heap_remove(t);
+        }
+        if (!t->taking)
+                begin(t, now);
+        return true;
+}
+
+void targets_collect(Sampler *s)
+{
+        void *userdata;
+        CaptureResult r;
+
+        while (capture_collect(s->capture, &userdata, &r)) {
+                Target *t = userdata;
+
+                t->shot_out = false;
+                if (on_result(t, &r))
+                        sleep_until(t, 0);
+        }
+}
+
+/* Pulls the first n of s->batch. Return: how many are to be pulled again at once, at the front of
+ * s->batch. */
+static size_t pull_batch(Sampler *s, size_t n)
+{
+        size_t n_again = 0, n_busy = 0;
+        int r;
+
+        for (size_t i = 0; i < n; i++)
+                s->batch_threads[i] = s->batch[i]->thread;
+        r = capture_pull(s->capture, s->batch_threads, n, s->batch_results);
+        if (r < 0) {
+                static LogLimit limit = LOG_LIMIT_INIT;
+                unsigned suppressed;
+
+                if (log_limit(&limit, &suppressed))
+                        log_error("capturing %zu threads: %s", n, strerror(-r));
+                for (size_t i = 0; i < n; i++)
+                        on_fault(s->batch[i]);
+                return 0;
+        }
+        for (size_t i = 0; i < n; i++)
+                n_busy += s->batch_results[i].status == CAPTURE_BUSY;
+        for (size_t i = 0; i < n; i++) {
+                Target *t = s->batch[i];
+                bool busy = s->batch_results[i].status == CAPTURE_BUSY;
+
+                /* There are fewer buffers than copies; those served in this pass give theirs back.
+                 */
+                if (busy ? n_busy < n : on_result(t, &s->batch_results[i]))
+                        s->batch[n_again++] = t;
+                else if (busy)
+                        sleep_until(t, mono_now_ns() + PAUSE_NS);
+        }
+        return n_again;
+}
+
+void targets_serve(Sampler *s, uint64_t now_mono_ns)
+{
+        size_t n = 0;
+
+        while (s->n_heap > 0 && s->heap[0]->wake_mono_ns <= now_mono_ns) {
+                Target *t = s->heap[0];
+
+                heap_remove(t);
+                if (wake(t, now_mono_ns))
+                        s->batch[n++] = t;
+        }
+        while (n > 0)
+                n = pull_batch(s, n);
+}
+
+void target_map_arrived(Target *t, bool readable, uint64_t now_mono_ns)
+{
+        if (readable)
+                sleep_until(t, now_mono_ns);
+        else
+                on_fault(t);
+}
+
+/* ---- a target's life ---- */
+
+static int target_follow(Target *t, const TargetSpec *spec)
+{
+        static LogLimit limit = LOG_LIMIT_INIT;
+        unsigned suppressed;
+        int r;
+
+        r = capture_thread_new(t->sampler->capture, &t->thread, spec->pid, spec->tid, t);
+        if (r && r != CAPTURE_E_GONE && log_limit(&limit, &suppressed))
+                log_warning("thread %d of process %d cannot be followed: %s", (int)spec->tid,
+                        (int)spec->pid,
+                        r == CAPTURE_E_LIMIT ? "capture.max_targets or open files are used up"
+                                             : strerror(-r));
+        return r;
+}
+
+int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mono_ns)
+{
+        Process *p;
+        Target *t;
+        int r;
+
+        assert(spec->period_ns > 0);
+
+        t = calloc(1, sizeof(*t));
+        if (!t)
+                return error_origin(-ENOMEM);
+        t->sampler = s;
+        t->id = id;
+        t->heap_index = NOT_IN_HEAP;
+        t->first_mono_ns = spec->first_mono_ns;
+        t->period_ns = spec->period_ns;
+        t->due_mono_ns = now_mono_ns;
+        t->gone_node = calloc(1, sizeof(*t->gone_node));
+        p = process_get(s, spec->pid);
+        r = t->gone_node && p ? hash_table_add(&s->targets, &t->by_id, hash_u64(id))
+                              : error_origin(-ENOMEM);
+        if (r) {
+                free(t->gone_node);
+                free(t);
+                return error_trace(r);
+        }
+        process_add_target(p, t);
+        atomic_fetch_add(&s->n_targets, 1);
+        if (target_follow(t, spec))
+                announce_gone(t);
+        else
+                sleep_until(t, now_mono_ns);
+        return 0;
+}
+
+Target *target_free(Target *t)
+{
+        Sampler *s;
+
+        if (!t)
+                return NULL;
+        s = t->sampler;
+        heap_remove(t);
+        capture_thread_free(t->thread);
+        target_forget_stack(t);
+        process_remove_target(t->process, t, mono_now_ns());
+        hash_table_remove(&s->targets, &t->by_id);
+        atomic_fetch_sub(&s->n_targets, 1);
+        free(t->gone_node);
+        free(t);
+        return NULL;
+}
+
+Target *target_find(Sampler *s, TargetId id)
+{
+        for (HashLink *l = hash_table_find(&s->targets, hash_u64(id)); l; l = hash_link_next(l)) {
+                Target *t = container_of(l, Target, by_id);
+
+                if (t->id == id)
+                        return t;
+        }
+        return NULL;
+}
+
+bool target_grow(Target *t, uint64_t need_bytes)
+{
+        size_t before = capture_thread_want(t->thread), want = before * 2;
+
+        while (want < need_bytes && want < t->sampler->max_stack_bytes)
+                want *= 2;
+        capture_thread_set_want(t->thread, want);
+        return capture_thread_want(t->thread) > before;
+}
+
+/* ---- the newest stack ---- */
+
+void target_forget_stack(Target *t)
+{
+        t->stack_map = procmap_unref(t->stack_map);
+        free(TAKE_PTR(t->pcs));
+        t->n_pcs = 0;
+}
+
+void target_set_stack(Target *t, ProcMap *map, size_t n_frames)
+{
+        const Frame *frames = t->sampler->frames;
+        uint64_t *pcs = malloc(n_frames * sizeof(*pcs));
+
+        target_forget_stack(t);
+        if (!pcs)
+                return;
+        for (size_t i = 0; i < n_frames; i++)
+                pcs[i] = frames[i].pc;
+        t->pcs = pcs;
+        t->n_pcs = n_frames;
+        t->stack_map = procmap_ref(map);
+}
+
+bool target_has_stack(const Target *t, const ProcMap *map, size_t n_frames)
+{
+        const Frame *frames = t->sampler->frames;
+
+        if (t->stack_map != map || t->n_pcs != n_frames)
+                return false;
+        for (size_t i = 0; i < n_frames; i++)
+                if (t->pcs[i] != frames[i].pc)
+                        return false;
+        return true;
+}

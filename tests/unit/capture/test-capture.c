@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Real captures of real threads, by each backend. Skipped, with the reason, where the host allows
+ * none. */
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "capture/capture.h"
+#include "util/cleanup.h"
+
+#define BACKENDS(suite, test)                                                                    \
+        ParameterizedTestParameters(suite, test)                                                 \
+        {                                                                                        \
+                static int backends[] = {CAPTURE_BACKEND_BPF_SYSCALL, CAPTURE_BACKEND_BPF_ITER}; \
+                                                                                                 \
+                return cr_make_param_array(int, backends, 2);                                    \
+        }
+
+static Config config_of(int backend)
+{
+        return (Config){.capture_backend = backend,
+                .capture_max_stack_bytes = 65536,
+                .capture_max_targets = 1024};
+}
+
+static Capture *new_capture(const Config *config)
+{
+        CaptureInfo info;
+        Capture *c = NULL;
+        int r = capture_new(&c, config, &info);
+
+        cr_assert(r >= 0, "%s", info.reason);
+        if (r)
+                cr_skip_test("%s", info.reason);
+        return c;
+}
+
+/* ---- threads to capture ---- */
+
+typedef struct Thread {
+        pthread_t thread;
+        _Atomic pid_t tid;
+        int fd;
+        atomic_uint n_wakes;
+        atomic_bool stop;
+        _Atomic uintptr_t local; /* address in the thread's own frame */
+} Thread;
+
+static void *sleeper(void *userdata)
+{
+        Thread *t = userdata;
+        volatile uint64_t cookie[2] = {0x5157505257415243, 0x1122334455667788};
+        uint64_t value;
+
+        atomic_store(&t->local, (uintptr_t)&cookie[0]);
+        atomic_store(&t->tid, (pid_t)syscall(SYS_gettid));
+        while (!atomic_load(&t->stop))
+                if (read(t->fd, &value, sizeof(value)) == sizeof(value))
+                        atomic_fetch_add(&t->n_wakes, 1);
+        return cookie[0] ? NULL : t;
+}
+
+static void *spinner(void *userdata)
+{
+        Thread *t = userdata;
+
+        atomic_store(&t->tid, (pid_t)syscall(SYS_gettid));
+        while (!atomic_load_explicit(&t->stop, memory_order_relaxed))
+                ;
+        return NULL;
+}
+
+static void thread_start(Thread *t, void *(*start)(void *))
+{
+        pthread_attr_t attr;
+
+        *t = (Thread){.fd = eventfd(0, EFD_SEMAPHORE)};
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, 256 * 1024);
+        cr_assert(pthread_create(&t->thread, &attr, start, t) == 0);
+        pthread_attr_destroy(&attr);
+        while (!atomic_load(&t->tid))
+                sched_yield();
+}
+
+static void thread_stop(Thread *t)
+{
+        atomic_store(&t->stop, true);
+        eventfd_write(t->fd, 1);
+        pthread_join(t->thread, NULL);
+        close(t->fd);
+}
+
+/* One system call of the thread further. */
+static void thread_step(Thread *t)
+{
+        unsigned n = atomic_load(&t->n_wakes);
+
+        eventfd_write(t->fd, 1);
+        while (atomic_load(&t->n_wakes) == n)
+                sched_yield();
+}
+
+static CaptureThread *follow(Capture *c, Thread *t)
+{
+        CaptureThread *ret = NULL;
+
+        cr_assert(capture_thread_new(c, &ret, getpid(), t->tid, t) == 0);
+        capture_thread_set_stack(ret, 0, UINT64_MAX);
+        return ret;
+}
+
+/* Until the thread sleeps in read(). */
+static CaptureStatus pull_asleep(Capture *c, CaptureThread *t, CaptureResult *ret)
+{
+        do {
+                cr_assert(capture_pull(c, &t, 1, ret) == 0);
+                if (ret->status == CAPTURE_TAKEN && ret->syscall != SYS_read)
+                        capture_thread_forget(t);
+        } while (ret->status == CAPTURE_RUNNING || ret->status == CAPTURE_UNSTABLE ||
+                 (ret->status == CAPTURE_TAKEN && ret->syscall != SYS_read));
+        return ret->status;
+}
+
+static void pull_running(Capture *c, CaptureThread *t)
+{
+        CaptureResult r;
+
+        do {
+                cr_assert(capture_pull(c, &t, 1, &r) == 0);
+                capture_release(t);
+        } while (r.status != CAPTURE_RUNNING);
+}
+
+static bool wait_shot(Capture *c, CaptureThread *t, CaptureResult *ret)
+{
+        struct pollfd p = {.fd = capture_fd(c), .events = POLLIN};
+        void *userdata;
+
+        while (poll(&p, 1, 10000) == 1)
+                if (capture_collect(c, &userdata, ret))
+                        return true;
+        return false;
+}
+
+/* ---- sleeping threads ---- */
+
+BACKENDS(capture, sleeping_thread)
+ParameterizedTest(int *backend, capture, sleeping_thread)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        char path[64], line[256];
+        unsigned long number, args[6], sp, pc;
+        CaptureResult r;
+        uint64_t cookie;
+        Thread t;
+        FILE *f;
+
+        thread_start(&t, sleeper);
+        ct = follow(c, &t);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)t.tid);
+        f = fopen(path, "re");
+        cr_assert(f && fgets(line, sizeof(line), f));
+        fclose(f);
+        cr_assert(sscanf(line, "%lu %lx %lx %lx %lx %lx %lx %lx %lx", &number, &args[0], &args[1],
+                          &args[2], &args[3], &args[4], &args[5], &sp, &pc) == 9,
+                "%s", line);
+        cr_assert_eq(r.syscall, (int64_t)number);
+        cr_assert_eq(r.copy.regs.r[X86_RSP], sp);
+        cr_assert_eq(r.copy.regs.r[X86_RIP], pc);
+        cr_assert_eq(r.copy.regs.r[X86_RDI], args[0]);
+        cr_assert_eq(r.copy.regs.r[X86_RSI], args[1]);
+        cr_assert_eq(r.copy.addr, sp);
+        cr_assert(!r.shot && r.n_kernel_pcs == 0 && r.space.exec_vm > 0 &&
+                  r.fsbase == (uint64_t)t.thread);
+        cr_assert(t.local >= sp && t.local + sizeof(cookie) <= sp + r.copy.n);
+        memcpy(&cookie, r.copy.bytes + (t.local - sp), sizeof(cookie));
+        cr_assert_eq(cookie, 0x5157505257415243);
+
+        /* Not a byte is left behind. */
+        capture_release(ct);
+        for (size_t i = 0; i < r.copy.n; i++)
+                cr_assert_eq(r.copy.bytes[i], 0);
+        thread_stop(&t);
+}
+
+BACKENDS(capture, repeated_until_it_runs)
+ParameterizedTest(int *backend, capture, repeated_until_it_runs)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        Thread t;
+
+        thread_start(&t, sleeper);
+        ct = follow(c, &t);
+        for (int i = 0; i < 20; i++) {
+                cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+                cr_assert(pull_asleep(c, ct, &r) == CAPTURE_REPEATED);
+                cr_assert(pull_asleep(c, ct, &r) == CAPTURE_REPEATED);
+                thread_step(&t);
+        }
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        capture_thread_forget(ct);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        thread_stop(&t);
+}
+
+BACKENDS(capture, copies_only_the_stack_given)
+ParameterizedTest(int *backend, capture, copies_only_the_stack_given)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        uint64_t sp;
+        Thread t;
+
+        thread_start(&t, sleeper);
+        cr_assert(capture_thread_new(c, &ct, getpid(), t.tid, NULL) == 0);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_ELSEWHERE);
+        cr_assert(r.copy.n == 0 && r.copy.bytes == NULL && r.space.exec_vm > 0);
+        sp = r.copy.regs.r[X86_RSP];
+
+        capture_thread_set_stack(ct, sp + 1, sp + 100);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_ELSEWHERE);
+        capture_thread_set_stack(ct, sp - 100, sp);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_ELSEWHERE);
+        capture_thread_set_stack(ct, sp, sp + 100);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.copy.n, 100);
+
+        capture_thread_set_stack(ct, sp, UINT64_MAX);
+        capture_thread_set_want(ct, 24);
+        capture_thread_forget(ct);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.copy.n, 24);
+        capture_thread_set_want(ct, 1 << 20);
+        cr_assert_eq(capture_thread_want(ct), 65536);
+        thread_stop(&t);
+}
+
+/* A page that cannot be read ends the copy, also when that is inside of the mapping given. */
+BACKENDS(capture, copies_up_to_a_fault)
+ParameterizedTest(int *backend, capture, copies_up_to_a_fault)
+{
+        enum { SIZE = 256 * 1024 };
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        Thread t = {.fd = eventfd(0, EFD_SEMAPHORE)};
+        pthread_attr_t attr;
+        CaptureResult r;
+        uint8_t *stack;
+
+        stack = mmap(
+                NULL, SIZE + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        cr_assert(stack != MAP_FAILED);
+        cr_assert(mprotect(stack + SIZE, 65536, PROT_NONE) == 0);
+        pthread_attr_init(&attr);
+        pthread_attr_setstack(&attr, stack, SIZE);
+        cr_assert(pthread_create(&t.thread, &attr, sleeper, &t) == 0);
+        while (!atomic_load(&t.tid))
+                sched_yield();
+        ct = follow(c, &t);
+        capture_thread_set_want(ct, 65536);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.copy.addr + r.copy.n, (uint64_t)(uintptr_t)(stack + SIZE));
+        cr_assert(memcmp(r.copy.bytes + (t.local - r.copy.addr), (void *)t.local, 16) == 0);
+        thread_stop(&t);
+        pthread_attr_destroy(&attr);
+        munmap(stack, SIZE + 65536);
+}
+
+BACKENDS(capture, kernel_frames)
+ParameterizedTest(int *backend, capture, kernel_frames)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = NULL;
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        Thread t;
+
+        config.capture_kernel_frames = true;
+        c = new_capture(&config);
+        thread_start(&t, sleeper);
+        ct = follow(c, &t);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_gt(r.n_kernel_pcs, 3);
+        for (size_t i = 0; i < r.n_kernel_pcs; i++)
+                cr_assert_gt(r.kernel_pcs[i], 1ULL << 63);
+        thread_stop(&t);
+}
+
+/* ---- many ---- */
+
+BACKENDS(capture, five_hundred_at_once)
+ParameterizedTest(int *backend, capture, five_hundred_at_once)
+{
+        enum { N = 500 };
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        static Thread threads[N];
+        static CaptureThread *all[N], *pending[N];
+        static CaptureResult results[N];
+        size_t n = N, n_taken = 0;
+
+        for (int i = 0; i < N; i++) {
+                thread_start(&threads[i], sleeper);
+                all[i] = pending[i] = follow(c, &threads[i]);
+        }
+        /* More copies than there are buffers: the rest is BUSY until some are released. */
+        while (n > 0) {
+                size_t n_next = 0;
+
+                cr_assert(capture_pull(c, pending, n, results) == 0);
+                for (size_t i = 0; i < n; i++) {
+                        cr_assert(results[i].status == CAPTURE_TAKEN ||
+                                  results[i].status == CAPTURE_BUSY ||
+                                  results[i].status == CAPTURE_RUNNING ||
+                                  results[i].status == CAPTURE_UNSTABLE);
+                        n_taken += results[i].status == CAPTURE_TAKEN;
+                }
+                for (size_t i = 0; i < n; i++) {
+                        if (results[i].status == CAPTURE_TAKEN && results[i].syscall == SYS_read) {
+                                capture_release(pending[i]);
+                                continue;
+                        }
+                        capture_thread_forget(pending[i]);
+                        capture_release(pending[i]);
+                        pending[n_next++] = pending[i];
+                }
+                n = n_next;
+        }
+        cr_assert_geq(n_taken, N);
+        cr_assert(capture_pull(c, all, N, results) == 0);
+        for (int i = 0; i < N; i++)
+                cr_assert_eq(
+                        results[i].status, CAPTURE_REPEATED, "thread %d: %d", i, results[i].status);
+        for (int i = 0; i < N; i++)
+                thread_stop(&threads[i]);
+        cr_assert(capture_pull(c, all, N, results) == 0);
+        for (int i = 0; i < N; i++)
+                cr_assert_eq(results[i].status, CAPTURE_GONE);
+        for (int i = 0; i < N; i++)
+                capture_thread_free(all[i]);
+}
+
+BACKENDS(capture, limit_of_threads)
+ParameterizedTest(int *backend, capture, limit_of_threads)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = NULL;
+        CaptureThread *a, *b, *more = NULL;
+        Thread t;
+
+        config.capture_max_targets = 2;
+        c = new_capture(&config);
+        thread_start(&t, sleeper);
+        a = follow(c, &t);
+        b = follow(c, &t);
+        cr_assert_eq(capture_thread_new(c, &more, getpid(), t.tid, NULL), CAPTURE_E_LIMIT);
+        cr_assert_null(more);
+        capture_thread_free(a);
+        a = follow(c, &t);
+        capture_thread_free(a);
+        capture_thread_free(b);
+        thread_stop(&t);
+}
+
+/* ---- identity ---- */
+
+BACKENDS(capture, threads_of_others_and_none)
+ParameterizedTest(int *backend, capture, threads_of_others_and_none)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        CaptureThread *ct = NULL;
+        siginfo_t info;
+        pid_t child;
+
+        child = fork();
+        if (child == 0) {
+                pause();
+                _exit(0);
+        }
+        cr_assert_eq(capture_thread_new(c, &ct, getpid(), child, NULL), CAPTURE_E_GONE);
+        cr_assert_eq(capture_thread_new(c, &ct, child, child, NULL), 0);
+        ct = capture_thread_free(ct);
+        kill(child, SIGKILL);
+        /* Dead, but its number is not free yet. */
+        cr_assert(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+        cr_assert_eq(capture_thread_new(c, &ct, child, child, NULL), CAPTURE_E_GONE);
+        waitpid(child, NULL, 0);
+        cr_assert_eq(capture_thread_new(c, &ct, child, child, NULL), CAPTURE_E_GONE);
+        cr_assert_eq(capture_thread_new(c, &ct, 2, 2, NULL), CAPTURE_E_GONE, "a kernel thread");
+        cr_assert_eq(capture_thread_new(c, &ct, getpid(), 0, NULL), CAPTURE_E_GONE);
+        cr_assert_eq(capture_thread_new(c, &ct, getpid(), -1, NULL), CAPTURE_E_GONE);
+        cr_assert_null(ct);
+}
+
+/* ---- running threads ---- */
+
+BACKENDS(capture, running_thread)
+ParameterizedTest(int *backend, capture, running_thread)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r, again;
+        void *userdata;
+        Thread t;
+
+        thread_start(&t, spinner);
+        ct = follow(c, &t);
+        for (int i = 0; i < 200; i++) {
+                pull_running(c, ct);
+                cr_assert(wait_shot(c, ct, &r), "shot %d", i);
+                cr_assert(r.status == CAPTURE_TAKEN && r.shot && r.copy.n > 0);
+                cr_assert(r.copy.regs.r[X86_RSP] == r.copy.addr);
+                cr_assert(r.copy.addr < (uint64_t)t.thread &&
+                          r.copy.addr > (uint64_t)t.thread - 256 * 1024);
+                cr_assert(!capture_collect(c, &userdata, &again));
+                cr_assert(!capture_cancel(ct, &again));
+                capture_release(ct);
+        }
+        thread_stop(&t);
+}
+
+BACKENDS(capture, cancelled_shots)
+ParameterizedTest(int *backend, capture, cancelled_shots)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r, again;
+        void *userdata;
+        Thread t;
+
+        thread_start(&t, spinner);
+        ct = follow(c, &t);
+        for (int i = 0; i < 200; i++) {
+                pull_running(c, ct);
+                if (capture_cancel(ct, &r))
+                        cr_assert_eq(r.status, CAPTURE_TAKEN);
+                cr_assert(!capture_cancel(ct, &again));
+                cr_assert(!capture_collect(c, &userdata, &again),
+                        "announced after it was fetched, %d", i);
+                capture_release(ct);
+                pull_running(c, ct);
+                cr_assert(wait_shot(c, ct, &r), "shot %d after a cancelled one", i);
+                cr_assert_eq(r.status, CAPTURE_TAKEN);
+                cr_assert(!capture_collect(c, &userdata, &again), "two shots for one, %d", i);
+                capture_release(ct);
+        }
+        /* Pulled or freed with a shot out. */
+        pull_running(c, ct);
+        pull_running(c, ct);
+        ct = capture_thread_free(ct);
+        cr_assert(!capture_collect(c, &userdata, &again));
+        thread_stop(&t);
+}
+
+/* A thread that ends while a shot is out for it. */
+BACKENDS(capture, ends_with_a_shot_out)
+ParameterizedTest(int *backend, capture, ends_with_a_shot_out)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        Thread t;
+
+        thread_start(&t, spinner);
+        ct = follow(c, &t);
+        pull_running(c, ct);
+        thread_stop(&t);
+        capture_cancel(ct, &r);
+        cr_assert(capture_pull(c, &ct, 1, &r) == 0);
+        cr_assert_eq(r.status, CAPTURE_GONE);
+}
+
+static __attribute__((noinline, noclone, no_sanitize("address", "undefined"))) void spin_inner(
+        Thread *t)
+{
+        while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED))
+                ;
+}
+
+static __attribute__((noinline, noclone)) void spin_outer(Thread *t)
+{
+        atomic_store(&t->tid, (pid_t)syscall(SYS_gettid));
+        spin_inner(t);
+        __asm__ volatile("");
+}
+
+static void *spin_nested(void *userdata)
+{
+        spin_outer(userdata);
+        return NULL;
+}
+
+BACKENDS(capture, frame_pointers_and_kernel_frames_of_shots)
+ParameterizedTest(int *backend, capture, frame_pointers_and_kernel_frames_of_shots)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = NULL;
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        int n_inside = 0;
+        Thread t;
+
+        config.capture_unwind = UNWIND_MODE_FP;
+        config.capture_kernel_frames = true;
+        c = new_capture(&config);
+        thread_start(&t, spin_nested);
+        ct = follow(c, &t);
+        for (int i = 0; i < 50; i++) {
+                pull_running(c, ct);
+                cr_assert(wait_shot(c, ct, &r));
+                cr_assert_eq(r.status, CAPTURE_TAKEN);
+                cr_assert(r.shot && r.pcs_only && !r.pcs_cut && r.copy.n == 0);
+                cr_assert_geq(r.n_pcs, 3);
+                cr_assert_eq(r.pcs[0], r.copy.regs.r[X86_RIP]);
+                if (r.pcs[0] < (uint64_t)(uintptr_t)spin_inner ||
+                        r.pcs[0] > (uint64_t)(uintptr_t)spin_inner + 64) {
+                        capture_release(ct); /* on its way there still */
+                        continue;
+                }
+                /* The test is built with frame pointers: the caller's return address lies in
+                 * spin_outer(). */
+                cr_assert_gt(r.pcs[1], (uint64_t)(uintptr_t)spin_outer);
+                cr_assert_lt(r.pcs[1], (uint64_t)(uintptr_t)spin_outer + 512);
+                n_inside++;
+                capture_release(ct);
+        }
+        cr_assert_gt(n_inside, 40);
+        thread_stop(&t);
+}
+
+/* ---- the choice ---- */
+
+Test(capture, says_what_is_used)
+{
+        Config config = config_of(CAPTURE_BACKEND_AUTO);
+        _cleanup_(capture_freep) Capture *c = NULL;
+        CaptureInfo info;
+        int r;
+
+        r = capture_new(&c, &config, &info);
+        cr_assert(r == 0 || r == CAPTURE_E_UNAVAILABLE);
+        cr_assert_eq(strcmp(info.backend, "none") == 0, r == CAPTURE_E_UNAVAILABLE);
+        cr_assert_gt(strlen(info.reason), 20);
+}
+
+/* Without rights it says which ones are missing. */
+Test(capture, says_what_is_missing)
+{
+        Config config = config_of(CAPTURE_BACKEND_AUTO);
+        _cleanup_(capture_freep) Capture *c = NULL;
+        CaptureInfo info;
+
+        if (geteuid() == 0)
+                cr_assert(setresuid(65534, 65534, 65534) == 0);
+        cr_assert_eq(capture_new(&c, &config, &info), CAPTURE_E_UNAVAILABLE);
+        cr_assert_null(c);
+        cr_assert_str_eq(info.backend, "none");
+        cr_assert(strstr(info.reason, "missing: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE"), "%s",
+                info.reason);
+}
