@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A service with one endpoint, "/song", that is slow for known reasons: of the 620 ms that a request
- * takes, its handler sleeps 500, method3 60, method2 40 and method1 20. What the profiler shows can
- * be held against that.
+ * A service with one endpoint, "/song", that is slow for known reasons: of the 620 ms that a
+ * request takes, its handler sleeps 500, method3 60, method2 40 and method1 20. What the profiler
+ * shows can be held against that.
  */
 #include <signal.h>
 #include <stdlib.h>

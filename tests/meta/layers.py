@@ -41,7 +41,7 @@ OWNERS = [
     ("libelf.h", ["daemon/unwind/*", "daemon/symbol/*"]),
     ("gelf.h", ["daemon/unwind/*", "daemon/symbol/*"]),
     ("elfutils/*", ["daemon/unwind/cfi-table.c", "daemon/symbol/*"]),
-    ("dwarf.h", ["daemon/unwind/cfi-table.c", "daemon/symbol/*"]),
+    ("dwarf.h", ["daemon/unwind/cfi-*.c", "daemon/symbol/*"]),
     ("lzma.h", ["daemon/symbol/*"]),
     ("*demangle.h", ["daemon/symbol/demangle.c"]),
     ("yaml.h", ["daemon/core/config*.c"]),

@@ -3,6 +3,7 @@
 """What both programs say of themselves, on the right stream, with the right exit status; and that the
 manual pages and the completion know it all. Environment: SWPROFD_BUILD."""
 
+import functools
 import os
 import pathlib
 import re
@@ -41,49 +42,53 @@ def plain(roff):
     return re.sub(r"\\f.|\\(?=-)", "", roff.replace("\\-", "-"))
 
 
-class TestPrograms(unittest.TestCase):
-    def each(self):
+def each_program(test):
+    @functools.wraps(test)
+    def run_each(self):
         for program in PAGES:
             with self.subTest(program=program):
-                yield program
+                test(self, program)
+    return run_each
 
-    def test_help(self):
-        for program in self.each():
-            result = run(program, "--help")
-            self.assertEqual((result.returncode, result.stderr), (0, ""))
-            self.assertIn("Usage: " + program, result.stdout)
-            self.assertEqual([line for line in result.stdout.splitlines() if len(line) > 80], [])
-            self.assertEqual(run(program, "-h").stdout, result.stdout)
 
-    def test_version(self):
+class TestPrograms(unittest.TestCase):
+    @each_program
+    def test_help(self, program):
+        result = run(program, "--help")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertIn("Usage: " + program, result.stdout)
+        self.assertEqual([line for line in result.stdout.splitlines() if len(line) > 80], [])
+        self.assertEqual(run(program, "-h").stdout, result.stdout)
+
+    @each_program
+    def test_version(self, program):
         version = re.search(r"^ *version: '([^']+)'", (ROOT / "meson.build").read_text(), re.M)[1]
-        for program in self.each():
-            result = run(program, "--version")
-            self.assertEqual((result.returncode, result.stderr), (0, ""))
-            self.assertRegex(result.stdout, rf"^{program} {re.escape(version)}\b")
+        result = run(program, "--version")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertRegex(result.stdout, rf"^{program} {re.escape(version)}\b")
 
-    def test_unknown_option(self):
-        for program in self.each():
-            for wrong in (["--no-such-option"], ["no-such-verb"], ["--socket" if program == "swprofctl"
-                                                                   else "--config"]):
-                result = run(program, *wrong)
-                self.assertEqual((result.returncode, result.stdout), (2, ""), wrong)
-                self.assertNotEqual(result.stderr, "")
+    @each_program
+    def test_unknown_option(self, program):
+        for wrong in (["--no-such-option"], ["no-such-verb"], ["--socket" if program == "swprofctl"
+                                                               else "--config"]):
+            result = run(program, *wrong)
+            self.assertEqual((result.returncode, result.stdout), (2, ""), wrong)
+            self.assertNotEqual(result.stderr, "")
 
-    def test_manual_has_each_option(self):
-        for program in self.each():
-            options = long_options(help_text(program))
-            self.assertIn("help", options)
-            page = long_options(plain((MAN / PAGES[program]).read_text()))
-            self.assertEqual([o for o in options if o not in page], [])
+    @each_program
+    def test_manual_has_each_option(self, program):
+        options = long_options(help_text(program))
+        self.assertIn("help", options)
+        page = long_options(plain((MAN / PAGES[program]).read_text()))
+        self.assertEqual([o for o in options if o not in page], [])
 
-    def test_each_option_of_the_synopsis_exists(self):
-        for program in self.each():
-            options = long_options(help_text(program))
-            page = (MAN / PAGES[program]).read_text()
-            section = re.search(r"^\.SH OPTIONS\n(.*?)^\.SH", page, re.M | re.S)
-            self.assertIsNotNone(section)
-            self.assertEqual([o for o in long_options(plain(section[1])) if o not in options], [])
+    @each_program
+    def test_each_option_of_the_synopsis_exists(self, program):
+        options = long_options(help_text(program))
+        page = (MAN / PAGES[program]).read_text()
+        section = re.search(r"^\.SH OPTIONS\n(.*?)^\.SH", page, re.M | re.S)
+        self.assertIsNotNone(section)
+        self.assertEqual([o for o in long_options(plain(section[1])) if o not in options], [])
 
     def test_verbs(self):
         self.assertIn("status", verbs())
