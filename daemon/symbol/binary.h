@@ -9,16 +9,17 @@
 #include "util/cleanup.h"
 
 /*
- * One ELF file with its symbols and lines. Symbolizer thread only; slow calls are fine here. Files are hostile.
- * Functions: a sorted index of .symtab (of the file, else of its separate debug file, else .gnu_debugdata) and .dynsym.
- * Lines and inlined calls: libdw, where DWARF exists (in the file, by .gnu_debuglink or build-id under
- * /usr/lib/debug). Names are demangled (C++, Rust).
+ * One ELF file with its symbols and lines. Symbolizer thread only; slow calls are fine here. Files
+ * are hostile. Functions: a sorted index of .symtab (of the file, else of its separate debug file,
+ * else .gnu_debugdata) and .dynsym. Lines and inlined calls: libdw, where DWARF exists (in the
+ * file, by .gnu_debuglink or build-id under /usr/lib/debug). Names are demangled (C++, Rust).
  */
 
 typedef struct Binary Binary;
 
 typedef struct SymbolFrame {
-        const char *function; /* demangled, without parameters; NULL: unknown. Valid as long as the binary */
+        const char *function; /* demangled, without parameters; NULL: unknown. Valid as long as the
+                                 binary */
         const char *file;     /* base name of the source file; NULL: unknown */
         int line;             /* 0: unknown */
 } SymbolFrame;
@@ -26,9 +27,9 @@ typedef struct SymbolFrame {
 #define SYMBOL_MAX_INLINE 32
 
 /*
- * Takes over fd (closed on failure, too). `name`: base name for messages. `root_fd`: directory under which separate debug
- * files are looked for ("/" of the target's mount namespace), or -1; borrowed for the call.
- * Return: 0; BINARY_E_BAD: not a usable x86-64 ELF file; -errno.
+ * Takes over fd (closed on failure, too). `name`: base name for messages. `root_fd`: directory
+ * under which separate debug files are looked for ("/" of the target's mount namespace), or -1;
+ * borrowed for the call. Return: 0; BINARY_E_BAD: not a usable x86-64 ELF file; -errno.
  */
 enum {
         _BINARY_E_SUCCESS,
@@ -40,17 +41,26 @@ int binary_new_memory(Binary **ret, const void *bytes, size_t size, const char *
 Binary *binary_free(Binary *b);
 DEFINE_CLEANUP(Binary *, binary_free)
 
+/* What the loader maps of the file (PT_LOAD). */
+typedef struct BinarySegment {
+        uint64_t offset, vaddr, filesz;
+} BinarySegment;
+/* Return: number of segments, 0..max; further ones are left out. */
+size_t binary_segments(Binary *b, BinarySegment *ret, size_t max);
+
 Elf *binary_elf(Binary *b);       /* borrowed */
 Elf *binary_debug_elf(Binary *b); /* separate debug file, or NULL; borrowed */
 const char *binary_name(const Binary *b);
 const char *binary_build_id(const Binary *b); /* hex, "" when it has none */
 
 /*
- * The functions at that address, innermost (inlined) first, the real function last. Addresses without any symbol give one
- * frame whose function is NULL. `lines`: look into DWARF, too.
- * Return: number of frames, 1..max.
+ * The functions at that address, innermost (inlined) first, the real function last. Addresses
+ * without any symbol give one frame whose function is NULL. `lines`: look into DWARF, too. When
+ * there is no room for all, the innermost are left out. Return: number of frames, 1..max.
  */
 size_t binary_symbolize(Binary *b, uint64_t vaddr, bool lines, SymbolFrame *ret, size_t max);
 
-/* Demangles a C++ or Rust symbol, without parameters; malloc'ed copy of `name` itself if it is neither. */
+/* How a symbol reads: C++ and Rust names demangled, without parameters and Rust's hash; without the
+ * version behind '@'; parts and copies that the compiler made (".cold", ".isra.0") as the function
+ * that they are of. At most 4 KiB. malloc'ed; NULL: no memory. */
 char *symbol_demangle(const char *name);
