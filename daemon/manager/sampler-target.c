@@ -12,8 +12,9 @@
 #define TOGETHER_NS 50000
 /* The wire's unit of time: lateness below it is not reported. */
 #define PUNCTUAL_NS NS_PER_MS
-/* A shot takes some 10 µs; when none has come by then, the thread has left the CPU. */
-#define SHOT_NS (2 * NS_PER_MS)
+/* A shot takes some 10 µs; when none has come by then, the thread has left the CPU, and can be
+ * pulled. */
+#define SHOT_NS (NS_PER_MS / 2)
 /* A thread that ran while it was read is read again so often at once, then after a pause. */
 #define N_AT_ONCE   5
 #define PAUSE_NS    200000

@@ -19,6 +19,8 @@
 #include "capture/capture.h"
 #include "util/cleanup.h"
 
+#define N_WORDS 4096
+
 #define BACKENDS(suite, test)                                                                    \
         ParameterizedTestParameters(suite, test)                                                 \
         {                                                                                        \
@@ -304,6 +306,59 @@ ParameterizedTest(int *backend, capture, kernel_frames)
         cr_assert_gt(r.n_kernel_pcs, 3);
         for (size_t i = 0; i < r.n_kernel_pcs; i++)
                 cr_assert_gt(r.kernel_pcs[i], 1ULL << 63);
+        thread_stop(&t);
+}
+
+/* A thread that always changes its stack and a register together: what is captured asleep has both
+ * of one time. */
+static void *writer(void *userdata)
+{
+        Thread *t = userdata;
+        volatile uint64_t words[N_WORDS];
+
+        for (uint64_t n = 0; !atomic_load(&t->stop); n++) {
+                struct timespec pause = {.tv_nsec = 1};
+
+                for (int i = 0; i < N_WORDS; i++)
+                        words[i] = n;
+                atomic_store(&t->local, (uintptr_t)words);
+                if (n == 0)
+                        atomic_store(&t->tid, (pid_t)syscall(SYS_gettid));
+                /* Without a signal mask the kernel does not look at the last argument. */
+                syscall(SYS_ppoll, NULL, 0, &pause, NULL, n);
+        }
+        return NULL;
+}
+
+BACKENDS(capture, never_torn)
+ParameterizedTest(int *backend, capture, never_torn)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        CaptureResult r;
+        Thread t;
+
+        thread_start(&t, writer);
+        ct = follow(c, &t);
+        capture_thread_set_want(ct, N_WORDS * 8 + 4096);
+        for (int n = 0; n < 3000;) {
+                uint64_t words[N_WORDS], number;
+
+                cr_assert(capture_pull(c, &ct, 1, &r) == 0);
+                if (r.status != CAPTURE_TAKEN || r.syscall != SYS_ppoll) {
+                        capture_release(ct);
+                        continue;
+                }
+                number = r.copy.regs.r[X86_R8];
+                cr_assert(t.local >= r.copy.addr &&
+                          t.local + sizeof(words) <= r.copy.addr + r.copy.n);
+                memcpy(words, r.copy.bytes + (t.local - r.copy.addr), sizeof(words));
+                for (int i = 0; i < N_WORDS; i++)
+                        cr_assert_eq(words[i], number, "word %d of capture %d", i, n);
+                capture_release(ct);
+                n++;
+        }
         thread_stop(&t);
 }
 
