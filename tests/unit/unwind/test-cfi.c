@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <criterion/criterion.h>
+#include <dwarf.h>
+#include <elfutils/libdw.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "target.h"
+
+/*
+ * Tables against libdw's own reading of the same files: each row of each library that this test is
+ * linked with.
+ */
+
+typedef struct Form {
+        bool value; /* of a stack_value: the operations before say it */
+        size_t n;
+        Dwarf_Op *ops;
+} Form;
+
+/* Whether an operation is "register plus offset" with these. */
+static bool is_breg(const Dwarf_Op *op, unsigned reg, int64_t offset)
+{
+        if (op->atom == DW_OP_bregx)
+                return op->number == reg && (int64_t)op->number2 == offset;
+        return op->atom == DW_OP_breg0 + reg && (int64_t)op->number == offset;
+}
+
+static bool same_cfa(const CfiRule *rule, const Dwarf_Op *ops, size_t n)
+{
+        switch (rule->cfa) {
+        case CFI_CFA_REG:
+                return n == 1 && is_breg(ops, rule->cfa_reg, rule->cfa_offset);
+        case CFI_CFA_DEREF:
+                return n >= 2 && is_breg(ops, rule->cfa_reg, rule->cfa_offset) &&
+                       ops[1].atom == DW_OP_deref &&
+                       (n == 2 ? rule->cfa_offset2 == 0
+                               : n == 3 && ops[2].atom == DW_OP_plus_uconst &&
+                                               (int64_t)ops[2].number == rule->cfa_offset2);
+        case CFI_CFA_PLT:
+                return n == 9 && is_breg(&ops[0], X86_RSP, 8) && is_breg(&ops[1], X86_RIP, 0) &&
+                       ops[4].atom == DW_OP_lit0 + (unsigned)rule->cfa_offset;
+        }
+        return false;
+}
+
+static bool same_register(
+        const CfiRule *rule, unsigned reg, const Dwarf_Op *ops, size_t n, bool undefined)
+{
+        int64_t offset = n > 1 && ops[1].atom == DW_OP_plus_uconst ? (int64_t)ops[1].number : 0;
+        bool value = n > 0 && ops[n - 1].atom == DW_OP_stack_value;
+        bool by_cfa = n > 0 && ops[0].atom == DW_OP_call_frame_cfa;
+
+        switch (rule->how[reg]) {
+        case CFI_REG_SAME: /* what is not said: libdw takes the ABI's word for it */
+                return n == 0 || (reg == X86_RSP && by_cfa && value && offset == 0);
+        case CFI_REG_UNDEF:
+                return undefined || (n > 0 && !by_cfa);
+        case CFI_REG_OFFSET:
+                return by_cfa && !value && offset == rule->offset[reg];
+        case CFI_REG_VALUE:
+                return by_cfa && value && offset == rule->offset[reg];
+        case CFI_REG_COPY:
+                return n == 1 && ops[0].atom == DW_OP_regx &&
+                       (int)ops[0].number == rule->offset[reg];
+        case CFI_REG_AT_RBP:
+                return n == 1 && is_breg(ops, X86_RBP, rule->offset[reg]);
+        }
+        return false;
+}
+
+static bool same_row(const CfiRule *rule, Dwarf_Frame *frame, bool signal)
+{
+        Dwarf_Op *ops, memory[3];
+        size_t n;
+
+        cr_assert_eq(dwarf_frame_register(frame, X86_RIP, memory, &ops, &n), 0);
+        if (rule->cfa == CFI_CFA_ROOT)
+                return n == 0 && ops == memory;
+        if (dwarf_frame_cfa(frame, &ops, &n) != 0)
+                return rule->cfa == CFI_CFA_NONE;
+        if (rule->cfa == CFI_CFA_SIGNAL)
+                return signal && n == 2 && is_breg(ops, X86_RSP, 160) && ops[1].atom == DW_OP_deref;
+        if (!same_cfa(rule, ops, n))
+                return false;
+        for (unsigned reg = 0; reg < N_REGS; reg++) {
+                if (dwarf_frame_register(frame, (int)reg, memory, &ops, &n) != 0)
+                        return false;
+                if (!same_register(rule, reg, ops, n, n == 0 && ops == memory))
+                        return false;
+        }
+        return true;
+}
+
+static Elf_Data *section(Elf *elf, const char *name, uint64_t *ret_vaddr)
+{
+        size_t names;
+
+        cr_assert_eq(elf_getshdrstrndx(elf, &names), 0);
+        for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
+                GElf_Shdr sh;
+
+                if (gelf_getshdr(s, &sh) && strcmp(elf_strptr(elf, names, sh.sh_name), name) == 0) {
+                        *ret_vaddr = sh.sh_addr;
+                        return elf_getdata(s, NULL);
+                }
+        }
+        return NULL;
+}
+
+/* Every row of every function in .eh_frame_hdr's list. Returns their number. */
+static size_t compare(const char *path, Elf *elf, const CfiTable *t, Dwarf_CFI *cfi)
+{
+        size_t n_rows = 0;
+        uint32_t n_functions;
+        uint64_t hdr;
+        Elf_Data *d = section(elf, ".eh_frame_hdr", &hdr);
+
+        cr_assert(d && d->d_size >= 12, "%s", path);
+        memcpy(&n_functions, (char *)d->d_buf + 8, 4);
+        for (size_t i = 0; i < n_functions; i++) {
+                Dwarf_Addr pc, start, end;
+                Dwarf_Frame *frame;
+                int32_t offset;
+                bool signal;
+
+                memcpy(&offset, (char *)d->d_buf + 12 + 8 * i, 4);
+                for (pc = hdr + offset; dwarf_cfi_addrframe(cfi, pc, &frame) == 0; pc = end) {
+                        dwarf_frame_info(frame, &start, &end, &signal);
+                        cr_assert(same_row(cfi_table_find(t, pc), frame, signal) &&
+                                          same_row(cfi_table_find(t, end - 1), frame, signal),
+                                "%s: %" PRIx64 "–%" PRIx64, path, pc, end);
+                        free(frame);
+                        n_rows++;
+                        if (i + 1 < n_functions) {
+                                memcpy(&offset, (char *)d->d_buf + 12 + 8 * (i + 1), 4);
+                                if (end >= hdr + offset)
+                                        break;
+                        }
+                }
+        }
+        return n_rows;
+}
+
+Test(cfi, as_libdw)
+{
+        _cleanup_(fclosep) FILE *f = fopen("/proc/self/maps", "re");
+        char line[4096], path[4096];
+        size_t n_files = 0, n_rows = 0;
+
+        cr_assert(f);
+        while (fgets(line, sizeof(line), f)) {
+                _cleanup_(cfi_table_freep) CfiTable *t = NULL;
+                _cleanup_(closep) int fd = -1;
+                Dwarf_CFI *cfi;
+                Elf *elf;
+
+                if (sscanf(line, "%*s r-xp %*s %*s %*s /%4000s", path + 1) != 1)
+                        continue;
+                path[0] = '/';
+                t = table_of_file(path);
+                fd = open(path, O_RDONLY | O_CLOEXEC);
+                elf = elf_begin(fd, ELF_C_READ_MMAP, NULL);
+                cr_assert(t && elf, "%s", path);
+                cfi = dwarf_getcfi_elf(elf);
+                cr_assert(cfi, "%s", path);
+                n_rows += compare(path, elf, t, cfi);
+                n_files++;
+                dwarf_cfi_end(cfi);
+                elf_end(elf);
+        }
+        cr_log_info("%zu rows of %zu files", n_rows, n_files);
+        cr_assert_gt(n_files, 5);
+        cr_assert_gt(n_rows, 50000);
+}
+
+/* Where .debug_frame is all there is, and where no index leads to .eh_frame. */
+Test(cfi, sections, .fini = check_leaks)
+{
+        static const char *const files[] = {CHAINS "debug-frame", CHAINS "no-hdr", CHAINS "omit"};
+        size_t n_rows[3];
+
+        for (size_t i = 0; i < 3; i++) {
+                _cleanup_(cfi_table_freep) CfiTable *t = table_of_file(files[i]);
+
+                cr_assert(t, "%s", files[i]);
+                n_rows[i] = cfi_table_n_rows(t);
+                cr_assert_gt(cfi_table_bytes(t), 6 * n_rows[i]);
+        }
+        cr_assert_gt(n_rows[0], 50);
+        cr_assert_gt(n_rows[1], 50);
+        cr_assert_gt(n_rows[2], 50);
+}
+
+/* Nothing is known outside of the code, and at no address is there no answer. */
+Test(cfi, outside, .fini = check_leaks)
+{
+        static const uint64_t addresses[] = {
+                0, 1, 64, 1ULL << 31, 1ULL << 32, 1ULL << 47, UINT64_MAX};
+        _cleanup_(cfi_table_freep) CfiTable *t = table_of_file(CHAINS "omit");
+
+        cr_assert(t);
+        for (size_t i = 0; i < sizeof(addresses) / sizeof(*addresses); i++)
+                cr_assert_eq(cfi_table_find(t, addresses[i])->cfa, CFI_CFA_NONE);
+}
+
+Test(cfi, not_an_elf_file, .fini = check_leaks)
+{
+        char text[] = "#!/bin/sh\n";
+        CfiTable *t = NULL;
+        Elf *elf;
+
+        elf_version(EV_CURRENT);
+        elf = elf_memory(text, sizeof(text));
+        cr_assert_eq(cfi_table_new(&t, elf, NULL), -EBADMSG);
+        cr_assert_null(t);
+        elf_end(elf);
+}
+
+Test(cfi, vdso, .fini = check_leaks)
+{
+        _cleanup_(module_unrefp) Module *m = module_of_vdso();
+
+        if (!m)
+                cr_skip_test("no vDSO here");
+        cr_assert_gt(cfi_table_n_rows(m->cfi), 2);
+}
