@@ -346,6 +346,13 @@ Test(listener, socket_file)
         close(client_ready());
         settle();
         listener = listener_free(listener);
+        /* Somebody listens, on a socket of another kind. */
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        cr_assert_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+        cr_assert_eq(listen(fd, 1), 0);
+        cr_assert_eq(listener_new(&listener, event, -1, &config, NULL, &ops, NULL), -EADDRINUSE);
+        close(fd);
+        cr_assert_eq(unlink(socket_path), 0);
         close(open(socket_path, O_CREAT | O_WRONLY, 0600));
         cr_assert_lt(listener_new(&listener, event, -1, &config, NULL, &ops, NULL), 0);
         cr_assert_eq(unlink(socket_path), 0);

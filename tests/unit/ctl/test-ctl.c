@@ -275,13 +275,13 @@ Test(ctl, json_views)
 /* What comes from others does not reach the terminal as it is, nor breaks the JSON. */
 Test(ctl, foreign_strings)
 {
-        task_endpoint = (char *)"a\x1b[31m\n\xff\xc2\x85"
+        task_endpoint = (char *)"a\x1b[31m\n\x7f\xff\xc2\x85"
                                 "e\xcc\x81\"";
         cr_assert_eq(run("swprofctl tasks"), 0);
-        expect_out("  a\\x1b[31m\\x0a\\xff\\u0085"
+        expect_out("  a\\x1b[31m\\x0a\\x7f\\xff\\u0085"
                    "e\xcc\x81\"  ");
         cr_assert_eq(run("swprofctl -j tasks"), 0);
-        expect_out("\"endpoint\": \"a\\u001b[31m\\n\xef\xbf\xbd\xc2\x85"
+        expect_out("\"endpoint\": \"a\\u001b[31m\\n\x7f\xef\xbf\xbd\xc2\x85"
                    "e\xcc\x81\\\"\"");
 }
 
