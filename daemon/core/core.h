@@ -9,25 +9,33 @@
 #include "core/config.h"
 #include "core/stack.h"
 #include "util/cleanup.h"
-#include "util/list.h"
 #include "util/hash.h"
+#include "util/list.h"
 #include "util/time.h"
 
 /*
- * Instances, tasks and segments: which thread is sampled when, and which sample becomes which snapshot. Pure logic: no
- * I/O, no clock; every entry takes Now, and what is to be done outside goes through CoreOps. Main thread only.
+ * Instances, tasks and segments: which thread is sampled when, and which sample becomes which
+ * snapshot. Pure logic: no I/O, no clock; every entry takes Now, and what is to be done outside
+ * goes through CoreOps. Main thread only.
  *
- *   Instance   a (service, instance) of the OAP's world, alive while at least one client is attached or one of its
- *              tasks is not yet reported finished
- *   Task       a profile task of one instance: WAITING → RUNNING → ENDING → (gone). The end is StartTime + Duration on
- *              the wall clock, whatever happened in between; each step looks at the wall clock anew
- *   Segment    a request on one thread, announced by a client: PENDING until it has lasted longer than the threshold
- *              (strictly) and a slot is free, then PROFILING; STOPPED while its last samples settle
- *   Target     what the sampler samples: one thread for one stretch of time of one segment
+ *   Instance   a (service, instance) of the OAP's world, alive while at least one client is
+ * attached or one of its tasks is not yet reported finished Task       a profile task of one
+ * instance: WAITING → RUNNING → ENDING → (gone). The end is StartTime + Duration on the wall clock,
+ * whatever happened in between; each step looks at the wall clock anew Segment    a request on one
+ * thread, announced by a client: PENDING until it has lasted longer than the threshold (strictly)
+ * and a slot is free, then PROFILING; STOPPED while its last samples settle Target     what the
+ * sampler samples: one thread for one stretch of time of one segment
  *
- * A sample waits, held by its segment, until (a) the segment is PROFILING or was when it stopped, (b) its stack is READY
- * or FAILED, and those of all earlier ones, and (c) `profile.settle_ms` have passed or the span's stop has come, so that
- * a sample taken after the stop is never delivered. Only then it gets its sequence number and goes to ops->snapshot.
+ * A sample waits, held by its segment, until (a) the segment is PROFILING or was when it stopped,
+ * (b) its stack is READY or FAILED, and those of all earlier ones, and (c) `profile.settle_ms` have
+ * passed since it was taken and since the segment became PROFILING, or the span's stop has come:
+ * clients' events may be late, and neither a sample taken after the stop nor one of a span below
+ * the threshold may be delivered. Only then it gets its sequence number and goes to ops->snapshot.
+ *
+ * A segment may stop being sampled before its span ends: its task is over, its thread is gone, it
+ * was cut at `profile.max_duration`, the sink is full. If it has delivered snapshots it stays
+ * known, without target and slot, until the span's stop, so that segment_done has the true end; at
+ * most 10 minutes.
  */
 
 typedef struct Core Core;
@@ -41,7 +49,8 @@ typedef uint64_t TargetId;
 typedef struct TargetSpec {
         pid_t pid; /* thread group, as the daemon's pid namespace sees it */
         pid_t tid;
-        uint64_t first_mono_ns; /* due times: now, and first + k·period from now on (k may be negative) */
+        uint64_t first_mono_ns; /* due times: now, and first + k·period from now on (k may be
+                                   negative) */
         uint64_t period_ns;
 } TargetSpec;
 
@@ -56,7 +65,8 @@ typedef struct Snapshot {
         Stack *stack; /* READY */
 } Snapshot;
 
-/* A profiled segment of a client without an agent, for the minimal trace segment (architecture: report_segments). */
+/* A profiled segment of a client without an agent, for the minimal trace segment (architecture:
+ * report_segments). */
 typedef struct SegmentReport {
         const char *service;
         const char *instance;
@@ -66,25 +76,32 @@ typedef struct SegmentReport {
         int64_t start_wall_ms;
         int64_t end_wall_ms;
         bool error;
-        const char *parent_segment_id; /* of a continued segment (same trace, cross-thread), or NULL */
+        const char
+                *parent_segment_id; /* of a continued segment (same trace, cross-thread), or NULL */
         const char *parent_operation;
 } SegmentReport;
 
+/* What core asks of the others. They may read what core shows, but not call functions that change
+ * it. */
 typedef struct CoreOps {
-        /* Begin and end of sampling a thread. After target_remove samples of it may still arrive: core drops them. */
+        /* Begin and end of sampling a thread. Samples taken before target_remove may still arrive
+         * after it: core takes them for as long as the segment settles. */
         void (*target_add)(void *userdata, TargetId id, const TargetSpec *spec);
         void (*target_remove)(void *userdata, TargetId id);
         /* The operations under a live task of the instance have changed. */
         void (*watch_changed)(void *userdata, Instance *instance);
         /* A task was accepted for the instance: time to read its processes' binaries. */
         void (*prepare)(void *userdata, Instance *instance);
-        /* In order, contiguous sequences per (task, segment). Return: true admitted, false: not taken (full; the sink
-         * has counted it), core then gives the segment no further numbers (whole tail). */
+        /* In order, contiguous sequences per (task, segment). Return: true admitted, false: not
+         * taken (full; the sink has counted it), core then gives the segment no further numbers
+         * (whole tail). */
         bool (*snapshot)(void *userdata, const Snapshot *snapshot);
-        /* The last snapshot of a segment has been given to `snapshot` (or none was, n_snapshots 0: not called). */
+        /* The last snapshot of a segment has been given to `snapshot` and its span is over; not
+         * called for a segment that delivered none. */
         void (*segment_done)(void *userdata, const SegmentReport *report, bool report_wanted);
         /* The task is over and its last snapshot has been handed out; called once. */
-        void (*task_finished)(void *userdata, const char *service, const char *instance, const char *task_id);
+        void (*task_finished)(
+                void *userdata, const char *service, const char *instance, const char *task_id);
 } CoreOps;
 
 /* A profile task as the backend says it; strings borrowed. Values are not yet validated. */
@@ -118,9 +135,12 @@ void core_set_config(Core *c, const Config *config);
 
 /* ---- instances ---- */
 
-/* One more client of that instance. `agent`: an agent reports the trace segments (any client's yes holds). Return: 0. */
-int core_instance_attach(Core *c, Instance **ret, const char *service, const char *instance, bool agent, Now now);
-/* One client less. Its segments must be gone (core_client_gone). With the last one the instance's tasks go on to their end. */
+/* One more client of that instance. `agent`: an agent reports the trace segments (any client's yes
+ * holds). Return: 0, -ENOMEM. */
+int core_instance_attach(
+        Core *c, Instance **ret, const char *service, const char *instance, bool agent, Now now);
+/* One client less. Its segments must be gone (core_client_gone). With the last one the instance's
+ * tasks go on to their end. */
 void core_instance_detach(Core *c, Instance *i, Now now);
 
 struct Instance {
@@ -130,15 +150,17 @@ struct Instance {
         char *service, *name;
         bool agent;
         unsigned n_clients;
-        ListLink tasks;            /* Task.link */
-        ListLink segments;         /* Segment.instance_link */
+        ListLink tasks;    /* Task.link */
+        ListLink segments; /* Segment.instance_link */
         unsigned n_segments;
-        int64_t last_command_wall_ms; /* greatest CreateTime seen, -1 at first: lastCommandTime of the next poll */
-        char **seen_tasks;         /* ids of tasks that are over, bounded, oldest first */
+        int64_t last_command_wall_ms; /* greatest CreateTime seen, -1 at first: lastCommandTime of
+                                         the next poll */
+        char **seen_tasks;            /* ids of tasks that are over, the last 256, oldest first */
         size_t n_seen_tasks;
-        unsigned n_watch;          /* the watch list: distinct endpoints of tasks that wait or run */
-        const char **watch;        /* borrowed from the tasks, valid until the next call into core */
-        void *userdata;            /* the poller's */
+        unsigned n_watch;   /* the watch list: distinct endpoints of tasks that wait or run */
+        const char **watch; /* borrowed from the tasks, valid until the next call into core */
+        bool watch_dirty;   /* watch_changed is to be called */
+        void *userdata;     /* the poller's */
 };
 
 /* Iteration: for (i = core_instance_first(c); i; i = core_instance_next(c, i)). */
@@ -147,8 +169,13 @@ Instance *core_instance_next(Core *c, Instance *i);
 
 /* ---- tasks ---- */
 
-/* Takes note of CreateTime in any case. Return: 0, CORE_E_DUPLICATE/INVALID/OVERLAP/OVER, -ENOMEM. */
+/* Takes note of CreateTime in any case. CORE_E_LIMIT: more tasks than an instance may have. Return:
+ * 0, CORE_E_DUPLICATE/INVALID/OVERLAP/OVER/LIMIT, -ENOMEM. */
 int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now);
+
+enum {
+        TASK_SAMPLING_COUNT_MAX = 9, /* the protocol's bound of maxSamplingCount */
+};
 
 typedef enum TaskState {
         TASK_WAITING,
@@ -163,12 +190,18 @@ struct Task {
         char *id, *endpoint;
         uint32_t threshold_ms, period_ms, max_sampling_count;
         int64_t start_wall_ms, end_wall_ms;
+        uint64_t start_mono_ns,
+                end_mono_ns;  /* of a RUNNING one, as the clocks stood when it began to run */
         unsigned n_delivered; /* segments (and continued ones) that delivered a first snapshot */
         unsigned n_slots;     /* first segments PROFILING now */
         unsigned n_reserved;  /* PROFILING or STOPPED segments that may still deliver their first */
         unsigned n_pending;
         uint64_t n_matched;
-        ListLink segments; /* Segment.task_link, of any state */
+        ListLink segments; /* Segment.task_link: those that may still deliver */
+        ListLink queue;    /* Segment.queue_link: PENDING ones beyond the threshold that wait for a
+                              slot or a count */
+        uint64_t delivered[TASK_SAMPLING_COUNT_MAX]; /* hashes of the ids of segments that delivered
+                                                      */
 };
 
 /* ---- span events; `client` tells clients apart, see core_client_gone ---- */
@@ -180,26 +213,38 @@ typedef struct SpanStartEvent {
 } SpanStartEvent;
 
 /*
- * A span that matches a WAITING or RUNNING task of the instance is followed, from max(start, task's start) on.
- * Return: 0, CORE_E_UNWATCHED/DUPLICATE/LIMIT, -ENOMEM.
+ * A span that matches a WAITING or RUNNING task of the instance is followed, from max(start, task's
+ * start) on. DUPLICATE also if a segment of that id has delivered to the task before: a client that
+ * connects anew announces its spans again, and their sequence would begin again at 0. Return: 0,
+ * CORE_E_UNWATCHED/DUPLICATE/LIMIT, -ENOMEM.
  */
 int core_span_start(Core *c, Instance *i, uint64_t client, const SpanStartEvent *event, Now now);
 
 /*
- * Another operation of a followed segment that is still PENDING: matched anew, counted from its true start. One that
- * no task wants any more is let go; PROFILING ones stay. A segment not followed: the client sends a start instead.
- * Return: 0, CORE_E_UNKNOWN.
+ * Another operation of a followed segment that is still PENDING: matched anew, counted from its
+ * true start. One that no task wants any more is let go; PROFILING and continued ones stay. A
+ * segment not followed: the client sends a start instead. Return: 0, CORE_E_UNKNOWN, -ENOMEM.
  */
-int core_span_rename(Core *c, uint64_t client, const char *segment_id, const char *operation, Now now);
+int core_span_rename(
+        Core *c, uint64_t client, const char *segment_id, const char *operation, Now now);
 
 /* Samples at or after stop_mono_ns are dropped. Return: 0, CORE_E_UNKNOWN. */
-int core_span_stop(Core *c, uint64_t client, const char *segment_id, uint64_t stop_mono_ns, bool error, Now now);
+int core_span_stop(Core *c, uint64_t client, const char *segment_id, uint64_t stop_mono_ns,
+        bool error, Now now);
 
-/* A sub-segment of a followed segment of the same client. Return: as core_span_start, CORE_E_UNKNOWN: no such parent. */
-int core_span_continue(Core *c, uint64_t client, const char *parent_id, const SpanStartEvent *event, Now now);
+/*
+ * A sub-segment of a followed segment of the same client: a further thread of the same request. Its
+ * threshold counts from the first segment's start; it is profiled only if the first one is or was,
+ * takes no slot, but counts as a sampled segment. Return: as core_span_start, CORE_E_UNKNOWN: no
+ * such parent.
+ */
+int core_span_continue(
+        Core *c, uint64_t client, const char *parent_id, const SpanStartEvent *event, Now now);
 
-/* The segment is on another thread, or on none (tid 0), since at_mono_ns. Return: 0, CORE_E_UNKNOWN. */
-int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid, uint64_t at_mono_ns, Now now);
+/* The segment is on another thread, or on none (tid 0), since at_mono_ns. Return: 0,
+ * CORE_E_UNKNOWN, -ENOMEM. */
+int core_span_switch(
+        Core *c, uint64_t client, const char *segment_id, pid_t tid, uint64_t at_mono_ns, Now now);
 
 /* The connection is gone: all its segments stop now. */
 void core_client_gone(Core *c, uint64_t client, Now now);
@@ -213,20 +258,22 @@ typedef enum SegmentState {
         SEGMENT_STOPPED,
 } SegmentState;
 
-/* What `slots` of the status shows: called for each followed segment. */
+/* What `slots` of the status shows: called for each followed segment that may still deliver. */
 typedef struct SegmentInfo {
         const char *task_id, *segment_id;
         pid_t pid, tid;
         SegmentState state;
         uint64_t age_ms, captured, sent;
 } SegmentInfo;
-void core_segments(Core *c, Now now, void (*each)(void *userdata, const SegmentInfo *info), void *userdata);
+void core_segments(
+        Core *c, Now now, void (*each)(void *userdata, const SegmentInfo *info), void *userdata);
 
 /* ---- samples ---- */
 
 /*
- * A sample of that target, taken at mono_ns (its wall time at that moment: wall_ns). The core takes its own reference of
- * the stack, which may still be PENDING. Samples of one target come in order of time. Unknown targets are ignored and counted.
+ * A sample of that target, taken at mono_ns (its wall time at that moment: wall_ns). The core takes
+ * its own reference of the stack, which may still be PENDING; one that stays so for 30 s counts as
+ * FAILED. Unknown targets are ignored and counted.
  */
 void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack *stack, Now now);
 
@@ -235,11 +282,14 @@ void core_target_gone(Core *c, TargetId id, Now now);
 
 /* ---- time ---- */
 
-/* Does what is due: thresholds, settled samples, task starts and ends. Call after stacks became READY, too. */
+/* Does what is due: thresholds, settled samples, task starts and ends. Call after stacks became
+ * READY, too. */
 void core_step(Core *c, Now now);
-/* When core_step is needed next; UINT64_MAX: never. At most 1 s away while a task is listed (the wall clock may step). */
+/* When core_step is needed next; UINT64_MAX: never. At most 1 s away while a task is listed (the
+ * wall clock may step). */
 uint64_t core_next_mono_ns(Core *c, Now now);
 
-/* Ends everything at once, for shutdown: live segments stop now, settled or not what was taken before `now` is handed
- * out as far as stacks are READY. Tasks are not reported finished: they are not over. */
+/* Ends everything at once, for shutdown: live segments stop now, settled or not what was taken
+ * before `now` is handed out as far as stacks are READY. Tasks are not reported finished: they are
+ * not over. */
 void core_flush(Core *c, Now now);

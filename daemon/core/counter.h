@@ -19,16 +19,21 @@
                 "Span events of a thread that is not the client's.")                              \
         X(EVENTS_BAD_TIME, "events_bad_time", "Span times out of range, replaced by now.")        \
         X(EVENTS_DUPLICATE, "events_duplicate", "Span starts with a segment id already in use.")  \
-        X(SEGMENTS_MATCHED, "segments_matched", "Segments that matched a running task.")          \
+        X(SEGMENTS_MATCHED, "segments_matched", "Segments that a task wanted.")                   \
         X(SEGMENTS_FAST, "segments_fast", "Matched segments that ended below the threshold.")     \
         X(SEGMENTS_PROFILED, "segments_profiled", "Segments that delivered a first snapshot.")    \
         X(SEGMENTS_NO_SLOT, "segments_no_slot", "Slow segments that found no profiling slot.")    \
         X(SEGMENTS_OVER_COUNT, "segments_over_count", "Segments beyond maxSamplingCount.")        \
         X(SEGMENTS_OVER_PENDING, "segments_over_pending",                                         \
-                "Segments beyond the watched ones of an instance.")                               \
+                "Segments beyond those followed at a time of an instance or a client.")           \
         X(SEGMENTS_OVER_SUB, "segments_over_sub", "Continued segments beyond max_sub_parallel.")  \
         X(SEGMENTS_CUT, "segments_cut", "Segments cut at the maximum time per segment.")          \
-        X(SEGMENTS_EMPTY, "segments_empty", "Slow segments of which no sample could be had.")     \
+        X(SEGMENTS_EMPTY, "segments_empty",                                                       \
+                "Slow segments of which no snapshot could be delivered.")                         \
+        X(SEGMENTS_UNDECIDED, "segments_undecided",                                               \
+                "Matched segments let go below the threshold: renamed, or the task was over.")    \
+        X(SEGMENTS_GONE, "segments_gone",                                                         \
+                "Segments whose client or thread was gone before their stop.")                    \
         X(TASKS_ACCEPTED, "tasks_accepted", "Profile tasks accepted.")                            \
         X(TASKS_REJECTED, "tasks_rejected", "Profile tasks rejected: bad values or overlap.")     \
         X(TASKS_OVER, "tasks_over", "Profile tasks that were over when they arrived.")            \
@@ -47,9 +52,10 @@
         X(SAMPLES_FAULT, "samples_fault", "Due samples lost: stack memory could not be read.")    \
         X(SAMPLES_GONE, "samples_gone", "Due samples lost: the thread was gone.")                 \
         X(SAMPLES_AFTER_STOP, "samples_after_stop",                                               \
-                "Samples dropped: taken after the span's stop.")                                  \
-        X(SAMPLES_UNNEEDED, "samples_unneeded",                                                   \
-                "Samples dropped: the segment ended below the threshold.")                        \
+                "Samples dropped: taken when the span was not on that thread any more.")          \
+        X(SAMPLES_UNNEEDED, "samples_unneeded", "Samples dropped: the segment was not profiled.") \
+        X(SAMPLES_UNCLAIMED, "samples_unclaimed",                                                 \
+                "Samples dropped: their segment was settled or let go before they came.")         \
         X(SAMPLES_PENDING_OVER, "samples_pending_over",                                           \
                 "Held samples dropped: too many of a waiting segment.")                           \
         X(SAMPLES_QUEUE_FULL, "samples_queue_full",                                               \

@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 /*
- * A stack as the core sees it: an id until the symbolizer has named it, then code signatures, outermost first.
- * Counted references; main thread only. Many samples share one stack.
+ * A stack as the core sees it: an id until the symbolizer has named it, then code signatures,
+ * outermost first. Counted references; main thread only. Many samples share one stack.
  */
 
 typedef enum StackState {
@@ -19,7 +19,8 @@ typedef struct Stack {
         unsigned n_refs;
         StackState state;
         size_t n_signatures;
-        char **signatures; /* outermost first; one allocation with the strings behind the pointers */
+        char **signatures; /* outermost first; one allocation with the strings behind the pointers
+                            */
 } Stack;
 
 Stack *stack_new(void); /* STACK_PENDING, one reference; NULL: no memory */

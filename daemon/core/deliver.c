@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/internal.h"
+
+/* From held samples to snapshots. */
+
+void segment_cut_held(Segment *s, uint64_t mono_ns)
+{
+        counter_add(COUNTER_SAMPLES_AFTER_STOP, held_cut(&s->held, mono_ns));
+}
+
+bool segment_blocked(const Segment *s)
+{
+        const Sample *first = held_first(&s->held);
+
+        return s->state != SEGMENT_PENDING && first && first->stack->state == STACK_PENDING;
+}
+
+uint64_t segment_delivery_due(const Segment *s)
+{
+        const Sample *first = held_first(&s->held);
+        uint64_t due = 0;
+
+        if (!first)
+                return UINT64_MAX;
+        if (s->core->flushing)
+                return 0;
+        /* The span may have ended before, and the client's word of it be under way. */
+        if (!s->stop_seen) {
+                due = first->mono_ns > s->promoted_mono_ns ? first->mono_ns : s->promoted_mono_ns;
+                due += s->core->config->profile_settle_ms * NS_PER_MS;
+                due = (due + DELIVERY_GRID_NS - 1) / DELIVERY_GRID_NS * DELIVERY_GRID_NS;
+        }
+        if (first->stack->state == STACK_PENDING && due < first->mono_ns + STACK_WAIT_NS)
+                due = first->mono_ns + STACK_WAIT_NS;
+        return due;
+}
+
+static void segment_delivered_first(Segment *s, Now now)
+{
+        Task *task = s->task;
+
+        counter_add(COUNTER_SEGMENTS_PROFILED, 1);
+        task->delivered[task->n_delivered++] = s->by_id.hash;
+        segment_set_state(s, s->state, false);
+        if (task->n_delivered >= task->max_sampling_count)
+                task_exhausted(task, now);
+}
+
+/* Return: whether the sink took it. */
+static bool segment_snapshot(Segment *s, const Sample *sample, Now now)
+{
+        const Core *c = s->core;
+        int64_t wall_ms = (int64_t)(sample->wall_ns / NS_PER_MS);
+        Snapshot snapshot = {
+                .service = s->instance->service,
+                .instance = s->instance->name,
+                .task_id = s->task->id,
+                .segment_id = s->id,
+                /* The clock may have been put back between two samples. */
+                .time_wall_ms = wall_ms > s->last_wall_ms ? wall_ms : s->last_wall_ms,
+                .sequence = s->sequence,
+                .stack = sample->stack,
+        };
+
+        if (!c->ops->snapshot(c->userdata, &snapshot))
+                return false;
+        counter_add(COUNTER_SNAPSHOTS_QUEUED, 1);
+        s->last_wall_ms = snapshot.time_wall_ms;
+        if (s->sequence++ == 0)
+                segment_delivered_first(s, now);
+        return true;
+}
+
+void segment_deliver(Segment *s, Now now)
+{
+        const Sample *first;
+
+        while ((first = held_first(&s->held)) && segment_delivery_due(s) <= now.mono_ns) {
+                /* One that is PENDING here has been waited for long enough. */
+                if (first->stack->state != STACK_READY) {
+                        counter_add(COUNTER_SAMPLES_NO_STACK, 1);
+                } else if (!segment_snapshot(s, first, now)) {
+                        /* The sink has counted this one; the segment's tail goes with it. */
+                        counter_add(COUNTER_SNAPSHOTS_DROPPED, held_clear(&s->held) - 1);
+                        s->refused = true;
+                        segment_set_state(s, s->state, false);
+                        segment_halt(s, now);
+                        return;
+                }
+                held_drop_first(&s->held);
+        }
+}

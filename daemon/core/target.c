@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/internal.h"
+#include "util/error.h"
+
+static Target *target_find(const Core *c, TargetId id)
+{
+        for (HashLink *l = hash_table_find(&c->targets, hash_u64(id)); l; l = hash_link_next(l)) {
+                Target *t = container_of(l, Target, by_id);
+
+                if (t->id == id)
+                        return t;
+        }
+        return NULL;
+}
+
+static void target_free(Segment *s, Target *t)
+{
+        hash_table_remove(&s->core->targets, &t->by_id);
+        list_remove(&t->link);
+        s->n_targets--;
+        free(t);
+}
+
+void segment_free_targets(Segment *s)
+{
+        Target *t, *tmp;
+
+        list_for_each_safe (t, tmp, &s->targets, link)
+                target_free(s, t);
+        s->target = NULL;
+}
+
+static int target_new(Target **ret, Segment *s, uint64_t from_mono_ns)
+{
+        Core *c = s->core;
+        Target *t = calloc(1, sizeof(*t));
+        int r;
+
+        if (!t)
+                return error_origin(-ENOMEM);
+        t->id = c->last_target + 1;
+        r = hash_table_add(&c->targets, &t->by_id, hash_u64(t->id));
+        if (r) {
+                free(t);
+                return error_trace(r);
+        }
+        c->last_target = t->id;
+        t->segment = s;
+        t->tid = s->tid;
+        t->from_mono_ns = from_mono_ns;
+        t->end_mono_ns = UINT64_MAX;
+        list_append(&s->targets, &t->link);
+        s->n_targets++;
+        *ret = t;
+        return 0;
+}
+
+static bool segment_sampled(const Segment *s)
+{
+        return s->tid != 0 && s->task && s->task->state == TASK_RUNNING &&
+               s->state != SEGMENT_STOPPED && !s->request->abandoned;
+}
+
+int segment_update_target(Segment *s, uint64_t at_mono_ns)
+{
+        const Core *c = s->core;
+        bool sampled = segment_sampled(s);
+        Target *t = s->target;
+        int r;
+
+        if (t && (!sampled || t->tid != s->tid)) {
+                t->end_mono_ns = at_mono_ns > t->from_mono_ns ? at_mono_ns : t->from_mono_ns;
+                s->target = NULL;
+                c->ops->target_remove(c->userdata, t->id);
+        }
+        if (!sampled || s->target)
+                return 0;
+        /* A coroutine may change threads all the time: only so many former ones are remembered. */
+        if (s->n_targets > SEGMENT_TARGETS_MAX)
+                target_free(s, list_first(&s->targets, Target, link));
+        r = target_new(&t, s, at_mono_ns);
+        if (r)
+                return error_trace(r);
+        s->target = t;
+        c->ops->target_add(c->userdata, t->id,
+                &(TargetSpec){
+                        .pid = s->pid,
+                        .tid = s->tid,
+                        .first_mono_ns = s->request->begin_mono_ns + task_threshold_ns(s->task),
+                        .period_ns = s->task->period_ms * NS_PER_MS,
+                });
+        return 0;
+}
+
+void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack *stack, Now now)
+{
+        Target *t = target_find(c, id);
+        Segment *s;
+
+        if (!t) {
+                counter_add(COUNTER_SAMPLES_UNCLAIMED, 1);
+                return;
+        }
+        s = t->segment;
+        s->n_captured++;
+        if (mono_ns < t->from_mono_ns || mono_ns >= t->end_mono_ns || mono_ns >= s->cut_mono_ns) {
+                counter_add(COUNTER_SAMPLES_AFTER_STOP, 1);
+                return;
+        }
+        if (s->refused) {
+                counter_add(COUNTER_SNAPSHOTS_DROPPED, 1);
+                return;
+        }
+        counter_add(
+                COUNTER_SAMPLES_PENDING_OVER, held_add(&s->held, &(Sample){mono_ns, wall_ns, stack},
+                                                      c->config->profile_max_pending_samples));
+        segment_schedule(s, now);
+}
+
+void core_target_gone(Core *c, TargetId id, Now now)
+{
+        Target *t = target_find(c, id);
+
+        /* The segment may have left that thread before. */
+        if (!t || t->segment->target != t)
+                return;
+        counter_add(COUNTER_SEGMENTS_GONE, 1);
+        segment_stop(t->segment, now.mono_ns, false, now);
+}
