@@ -225,7 +225,7 @@ static bool peer_packet(Peer *p, const void *bytes, size_t size)
                 r = peer_event(p, packet.type, &packet.event, now_get());
         }
         if (r < 0) {
-                log_error("client of pid %d, uid %u, is dropped: %s", p->pid, p->uid, strerror(-r));
+                peer_log(p, &p->set->log_broken, strerror(-r));
                 peer_free(p);
                 return false;
         }
