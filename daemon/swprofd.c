@@ -196,6 +196,18 @@ static int check_config(const Config *c)
         return EXIT_SUCCESS;
 }
 
+/* Clients and sampled threads take some descriptors each; systemd's soft limit is 1024. */
+static void raise_file_limit(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+                log_warning("cannot raise the number of open files: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
         _cleanup_(manager_freep) Manager *m = NULL;
@@ -225,6 +237,7 @@ int main(int argc, char **argv)
         signal(SIGPIPE, SIG_IGN);
         /* Copies of other processes' stacks are in our memory: never in a core dump. */
         prctl(PR_SET_DUMPABLE, 0);
+        raise_file_limit();
 
         r = manager_new(&m, &config, options.config ? options.config : DEFAULT_CONFIG, load_config,
                 &options);

@@ -161,8 +161,9 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         count_unwound(u.status);
         if (u.status == UNWIND_DONE && t && t->stack_id == k->stack_id)
                 target_set_stack(t, map, u.n_frames);
-        if (u.status == UNWIND_TRUNCATED && t && t->thread)
-                target_grow(t, u.need_end - k->addr);
+        /* A sleeping thread would repeat the stack that could not be had. */
+        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
+                capture_thread_forget(t->thread);
         sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
                 u.status == UNWIND_DONE ? map : NULL, u.n_frames);
         parked_free(s, k);
