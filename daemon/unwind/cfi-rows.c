@@ -54,7 +54,7 @@ static CfiRule rule_canonical(const CfiRule *rule)
 {
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return (CfiRule){.cfa = CFI_CFA_SIGNAL};
-        if (rule->how[X86_RIP] == CFI_REG_UNDEF)
+        if (rule->cfa == CFI_CFA_ROOT || rule->how[X86_RIP] == CFI_REG_UNDEF)
                 return (CfiRule){.cfa = CFI_CFA_ROOT};
         if (rule->cfa == CFI_CFA_NONE || rule->how[X86_RIP] == CFI_REG_SAME)
                 return (CfiRule){.cfa = CFI_CFA_NONE};

@@ -4,6 +4,7 @@
 #include "unwind/unwind.h"
 
 enum {
+        RED_ZONE = 128,           /* psABI, 3.2.2: below rsp, in use all the same */
         STACK_SPAN_MAX = 8 << 20, /* of one stack from rsp up: further away is another stack */
 
         /* psABI, figure 3.4: a function keeps these for its caller */
@@ -114,27 +115,39 @@ static Stop find_cfa(Walk *w, const CfiRule *rule, uint64_t *ret)
         return GO_ON;
 }
 
+/* A register's place on the stack. Where a copy begins with rsp, not with the red zone, what was
+ * saved there is lost: GCC's rules stay on registers that have been popped already. */
+static Stop read_saved(Walk *w, uint64_t addr, uint64_t *ret, bool *ret_valid)
+{
+        if (addr < w->copy->addr && w->copy->addr - addr <= RED_ZONE) {
+                *ret_valid = false;
+                return GO_ON;
+        }
+        *ret_valid = true;
+        return read_word(w, addr, ret);
+}
+
 /* The caller's value of a register that the rule moves. *ret_valid is false if it is lost. */
 static Stop find_register(
         Walk *w, const CfiRule *rule, unsigned reg, uint64_t cfa, uint64_t *ret, bool *ret_valid)
 {
         int32_t offset = rule->offset[reg];
 
-        *ret_valid = true;
         switch (rule->how[reg]) {
         case CFI_REG_OFFSET:
-                return read_word(w, cfa + offset, ret);
+                return read_saved(w, cfa + offset, ret, ret_valid);
+        case CFI_REG_AT_RBP:
+                if (is_valid(w, X86_RBP))
+                        return read_saved(w, w->regs.r[X86_RBP] + offset, ret, ret_valid);
+                break;
         case CFI_REG_VALUE:
                 *ret = cfa + offset;
+                *ret_valid = true;
                 return GO_ON;
         case CFI_REG_COPY:
                 *ret = w->regs.r[offset];
                 *ret_valid = is_valid(w, offset);
                 return GO_ON;
-        case CFI_REG_AT_RBP:
-                if (is_valid(w, X86_RBP))
-                        return read_word(w, w->regs.r[X86_RBP] + offset, ret);
-                break;
         }
         *ret_valid = false;
         return GO_ON;

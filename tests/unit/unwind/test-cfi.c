@@ -14,12 +14,6 @@
  * linked with.
  */
 
-typedef struct Form {
-        bool value; /* of a stack_value: the operations before say it */
-        size_t n;
-        Dwarf_Op *ops;
-} Form;
-
 /* Whether an operation is "register plus offset" with these. */
 static bool is_breg(const Dwarf_Op *op, unsigned reg, int64_t offset)
 {
@@ -71,7 +65,7 @@ static bool same_register(
         return false;
 }
 
-static bool same_row(const CfiRule *rule, Dwarf_Frame *frame, bool signal)
+static bool same_row(const CfiRule *rule, Dwarf_Frame *frame, bool signal, size_t *n_unknown)
 {
         Dwarf_Op *ops, memory[3];
         size_t n;
@@ -81,6 +75,11 @@ static bool same_row(const CfiRule *rule, Dwarf_Frame *frame, bool signal)
                 return n == 0 && ops == memory;
         if (dwarf_frame_cfa(frame, &ops, &n) != 0)
                 return rule->cfa == CFI_CFA_NONE;
+        if (rule->cfa == CFI_CFA_NONE &&
+                n > 3) { /* libcrypto has some of *(rsp + 8 * r9 + 8) + 8 */
+                (*n_unknown)++;
+                return true;
+        }
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return signal && n == 2 && is_breg(ops, X86_RSP, 160) && ops[1].atom == DW_OP_deref;
         if (!same_cfa(rule, ops, n))
@@ -111,7 +110,8 @@ static Elf_Data *section(Elf *elf, const char *name, uint64_t *ret_vaddr)
 }
 
 /* Every row of every function in .eh_frame_hdr's list. Returns their number. */
-static size_t compare(const char *path, Elf *elf, const CfiTable *t, Dwarf_CFI *cfi)
+static size_t compare(
+        const char *path, Elf *elf, const CfiTable *t, Dwarf_CFI *cfi, size_t *n_unknown)
 {
         size_t n_rows = 0;
         uint32_t n_functions;
@@ -129,8 +129,9 @@ static size_t compare(const char *path, Elf *elf, const CfiTable *t, Dwarf_CFI *
                 memcpy(&offset, (char *)d->d_buf + 12 + 8 * i, 4);
                 for (pc = hdr + offset; dwarf_cfi_addrframe(cfi, pc, &frame) == 0; pc = end) {
                         dwarf_frame_info(frame, &start, &end, &signal);
-                        cr_assert(same_row(cfi_table_find(t, pc), frame, signal) &&
-                                          same_row(cfi_table_find(t, end - 1), frame, signal),
+                        cr_assert(same_row(cfi_table_find(t, pc), frame, signal, n_unknown) &&
+                                          same_row(cfi_table_find(t, end - 1), frame, signal,
+                                                  n_unknown),
                                 "%s: %" PRIx64 "–%" PRIx64, path, pc, end);
                         free(frame);
                         n_rows++;
@@ -148,7 +149,7 @@ Test(cfi, as_libdw)
 {
         _cleanup_(fclosep) FILE *f = fopen("/proc/self/maps", "re");
         char line[4096], path[4096];
-        size_t n_files = 0, n_rows = 0;
+        size_t n_files = 0, n_rows = 0, n_unknown = 0;
 
         cr_assert(f);
         while (fgets(line, sizeof(line), f)) {
@@ -166,12 +167,13 @@ Test(cfi, as_libdw)
                 cr_assert(t && elf, "%s", path);
                 cfi = dwarf_getcfi_elf(elf);
                 cr_assert(cfi, "%s", path);
-                n_rows += compare(path, elf, t, cfi);
+                n_rows += compare(path, elf, t, cfi, &n_unknown);
                 n_files++;
                 dwarf_cfi_end(cfi);
                 elf_end(elf);
         }
-        cr_log_info("%zu rows of %zu files", n_rows, n_files);
+        cr_log_info("%zu rows of %zu files, %zu unknown", n_rows, n_files, n_unknown / 2);
+        cr_assert_lt(n_unknown, n_rows / 1000);
         cr_assert_gt(n_files, 5);
         cr_assert_gt(n_rows, 50000);
 }
