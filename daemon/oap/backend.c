@@ -146,7 +146,8 @@ static void lane_failed(Backend *b, LaneId id, int status, const char *message)
         lane->retry_mono_ns =
                 b->now.mono_ns + NS_PER_MS * (lane->unsupported ? UNSUPPORTED_RETRY_MS
                                                                 : backend_random(b, max_ms + 1));
-        snprintf(b->error, sizeof(b->error), "%s: %s", rpc_status_name(status), message);
+        snprintf(b->error, sizeof(b->error), "%s%s%s", rpc_status_name(status),
+                *message ? ": " : "", message);
         if (id != LANE_SEGMENT || !lane->unsupported)
                 backend_log_state(b, status);
         else if (!was_unsupported)

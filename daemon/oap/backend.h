@@ -54,8 +54,7 @@ typedef struct Backend {
 int backend_init(Backend *b, const Config *config, uint32_t (*random)(void));
 void backend_deinit(Backend *b);
 
-/* When a call of that lane may start: 0 is now, UINT64_MAX: when one that is outstanding has ended.
- */
+/* When a call of that lane may start; UINT64_MAX: not before another has ended. */
 uint64_t backend_open_mono_ns(const Backend *b, LaneId id);
 bool backend_open(const Backend *b, LaneId id);
 /* The last call of the lane failed. */
@@ -63,7 +62,9 @@ bool backend_lane_failing(const Backend *b, LaneId id);
 
 /*
  * rpc_call(), counted to the lane; `done` calls backend_ended() first. When there is no memory for
- * it, the lane is closed for a while. Return: 0, -ENOMEM.
+ * it, the lane is closed for a while.
+ *
+ * Return: 0, -ENOMEM.
  */
 int backend_call(Backend *b, LaneId id, const char *method, const RpcBytes *messages, size_t n,
         RpcDone done, void *userdata);

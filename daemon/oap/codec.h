@@ -33,8 +33,9 @@ int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size);
 /*
  * Commands of a reply. `each` gets every readable profile task; commands that are not for us and
  * ones that cannot be read are counted (COUNTER_COMMANDS_…). At most 1024 commands and 64 arguments
- * each are looked at. Return: 0; CODEC_E_MALFORMED: not a Commands message, or one out of all
- * proportion; -ENOMEM.
+ * each are looked at.
+ *
+ * Return: 0; CODEC_E_MALFORMED: not a Commands message, or one out of all proportion; -ENOMEM.
  */
 enum {
         _CODEC_E_SUCCESS,

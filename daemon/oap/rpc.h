@@ -25,8 +25,6 @@ typedef struct RpcBytes {
 /* The values of grpc_status_code that callers tell apart. */
 typedef enum RpcStatus {
         RPC_OK = 0,
-        RPC_CANCELLED = 1,
-        RPC_DEADLINE_EXCEEDED = 4,
         RPC_PERMISSION_DENIED = 7,
         RPC_RESOURCE_EXHAUSTED = 8,
         RPC_UNIMPLEMENTED = 12,
@@ -59,17 +57,15 @@ DEFINE_CLEANUP(RpcClient *, rpc_client_free)
 
 /* Readable when rpc_dispatch() has something to do. */
 int rpc_client_fd(const RpcClient *c);
-/* Calls the callbacks of the calls that ended. They may start calls and free the client only after
- * return. */
+/* Calls the callbacks of the calls that ended. They may start calls, but not free the client. */
 void rpc_dispatch(RpcClient *c);
 
 /*
  * Starts a call with these request messages (1 for unary methods, any number for client streams,
  * even none), which are copied. Never blocks; a server that is away gives RPC_UNAVAILABLE at once,
- * one that is being connected to is waited for until the deadline. Return: 0 (done will be called
- * once), -ENOMEM.
+ * one that is being connected to is waited for until the deadline.
+ *
+ * Return: 0 (done will be called once), -ENOMEM.
  */
 int rpc_call(RpcClient *c, const char *method, const RpcBytes *messages, size_t n_messages,
         uint32_t deadline_ms, RpcDone done, void *userdata);
-
-unsigned rpc_calls_pending(const RpcClient *c);

@@ -33,7 +33,8 @@ class Driver:
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          stderr=subprocess.PIPE)
         self.log = []
-        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._read_log)]
+        self._threads = [threading.Thread(target=self._read),
+                         threading.Thread(target=self._read_log)]
         for thread in self._threads:
             thread.start()
 
@@ -64,6 +65,10 @@ class Driver:
             return status if wanted.items() <= status.items() else None
         return harness.wait_until(check, TIMEOUT_S)
 
+    def wait_logged(self, text):
+        """Return: how many lines have it, at least one."""
+        return harness.wait_until(lambda: sum(text in line for line in self.log), TIMEOUT_S)
+
     def snapshots(self, segment, times, stack="main work", task="t"):
         """Return: how many were taken."""
         return sum(self.do("snapshot svc inst", task, segment, t, stack) == "taken" for t in times)
@@ -82,6 +87,12 @@ class Driver:
 def sent(recorded):
     """The snapshots that came: (segment, sequence, time)."""
     return [(s["segmentId"], s["sequence"], s["time"]) for s in recorded["snapshots"]]
+
+
+def without_polls(recorded):
+    """The methods that were called, in order."""
+    methods = [c["method"] for c in recorded["calls"]]
+    return [m for m in methods if m != "getProfileTaskCommands"]
 
 
 class Session(unittest.TestCase):
@@ -132,7 +143,7 @@ class Session(unittest.TestCase):
         self.assertEqual(times, sorted(times))
         self.assertEqual({(p["service"], p["instance"]) for p in recorded["polls"]},
                          {("svc", "inst")})
-        self.assertTrue(any("is ready" in line for line in driver.log), driver.log)
+        driver.wait_logged("is ready")
 
     def test_each_attached_instance_is_polled(self):
         driver = self.driver("poll=50")
@@ -176,7 +187,7 @@ class Session(unittest.TestCase):
         driver = self.driver("poll=20", "deadline=300")
         driver.do("attach svc inst")
         self.peer.wait_until(lambda r: r["polls"], TIMEOUT_S)
-        self.assertTrue(any("DEADLINE_EXCEEDED" in line for line in driver.log), driver.log)
+        driver.wait_logged("DEADLINE_EXCEEDED")
         driver.wait_status(state="ready")
 
     def test_heartbeats(self):
@@ -184,9 +195,11 @@ class Session(unittest.TestCase):
         driver.do("attach svc inst")
         driver.do("attach-agent svc other")
         recorded = self.peer.wait_until(lambda r: len(r["properties"]) > 1, TIMEOUT_S)
+        methods = without_polls(recorded)
+        self.assertEqual(methods[:11], ["reportInstanceProperties"] + ["keepAlive"] * 9
+                         + ["reportInstanceProperties"])
         for record in recorded["properties"] + recorded["keepalives"]:
             self.assertEqual((record["service"], record["instance"]), ("svc", "inst"))
-        self.assertEqual(len(recorded["keepalives"]), 9)
         self.assertIn("OS Name", dict(recorded["properties"][0]["properties"]))
 
     # ---- snapshots ----
@@ -223,7 +236,7 @@ class Session(unittest.TestCase):
         driver.snapshots("p", range(5))
         driver.do("finish svc inst t")
         recorded = self.peer.wait_until(lambda r: r["finishes"], TIMEOUT_S)
-        methods = [c["method"] for c in recorded["calls"] if c["method"] != "getProfileTaskCommands"]
+        methods = without_polls(recorded)
         self.assertEqual(methods, ["collectSnapshot", "reportTaskFinish"])
         self.assertEqual(self.streams(recorded), [(5, "OK")])
 
@@ -270,8 +283,8 @@ class Session(unittest.TestCase):
         status = driver.wait_status(state="ready", idle=True)
         self.assertEqual(status["snapshots_sent"], 100)
         self.assertEqual(len(self.peer.recorded()["finishes"]), 1)
-        self.assertEqual(sum("is failing" in line for line in driver.log), 1, driver.log)
-        self.assertEqual(sum("is ready" in line for line in driver.log), 1, driver.log)
+        self.assertEqual(driver.wait_logged("is failing"), 1, driver.log)
+        self.assertEqual(driver.wait_logged("is ready"), 1, driver.log)
 
     def test_stream_fails_midway(self):
         driver = self.ready_driver("batch=10", UNTIL_FULL)
@@ -295,11 +308,15 @@ class Session(unittest.TestCase):
         driver.snapshots("p", range(30))
         driver.do("finish svc inst t")
         recorded = self.peer.wait_until(lambda r: r["finishes"], TIMEOUT_S)
-        # What was in the first stream may have been stored. The others asked before they sent.
-        self.assertEqual(sent(recorded), [("p", t, t) for t in range(10, 30)])
-        self.assertEqual([n for n, _ in self.streams(recorded)][1:], [0, 0, 0, 0, 10, 10])
+        # What was in the first stream may have been stored, unless it was refused before it got
+        # so far. The others asked before they sent.
         status = driver.wait_status(state="ready", idle=True)
-        self.assertEqual((status["snapshots_ambiguous"], status["snapshots_sent"]), (10, 20))
+        lost = status["snapshots_ambiguous"]
+        self.assertIn(lost, (0, 10))
+        self.assertEqual(status["snapshots_sent"], 30 - lost)
+        self.assertEqual([s[2] for s in sent(recorded)], list(range(lost, 30)))
+        self.assertEqual([s[1] for s in sent(recorded)], list(range(lost, 30)))
+        self.assertEqual([n for n, _ in self.streams(recorded)][1:5], [0, 0, 0, 0])
 
     def test_refused(self):
         for status in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
@@ -314,7 +331,7 @@ class Session(unittest.TestCase):
                     lambda r: r["finishes"] and r["segments"], TIMEOUT_S)
                 self.assertEqual(sent(recorded), [("p", t, t) for t in range(30)])
                 self.assertEqual(driver.wait_status(idle=True)["snapshots_sent"], 30)
-                self.assertEqual(sum("token" in line for line in driver.log), 1, driver.log)
+                self.assertEqual(driver.wait_logged("token"), 1, driver.log)
 
     def test_snapshots_unimplemented(self):
         driver = self.ready_driver("batch=10", UNTIL_FULL)
@@ -329,7 +346,7 @@ class Session(unittest.TestCase):
         driver.do("attach svc other")
         driver.do("flush")
         self.assertEqual(len(self.peer.recorded()["polls"]), before)
-        self.assertEqual(sum("no trace profiling" in line for line in driver.log), 1, driver.log)
+        self.assertEqual(driver.wait_logged("no trace profiling"), 1, driver.log)
 
     def test_polls_unimplemented(self):
         self.peer.fail("getProfileTaskCommands", status="UNIMPLEMENTED", count=-1)
@@ -360,7 +377,7 @@ class Session(unittest.TestCase):
         self.assertEqual([s["traceSegmentId"] for s in recorded["segments"]], ["p", "q"])
 
     def test_buffer_full(self):
-        self.peer.fail("collectSnapshot", status="UNAVAILABLE", count=-1)
+        self.peer.fail("collectSnapshot", status="UNAVAILABLE", after_messages=1, count=-1)
         driver = self.ready_driver("buffer=4000")
         driver.snapshots("first", [0])
         driver.wait_status(state="failing", buffered=0)   # from now on streams ask first
