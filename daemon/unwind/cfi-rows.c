@@ -122,6 +122,8 @@ int cfi_rows_add(CfiRows *b, uint64_t pc, const CfiRule *rule)
         uint16_t index = 0;
         int r;
 
+        if (b->n_rows > 0 && offset < b->pcs[b->n_rows - 1])
+                return 0;
         r = rows_rule(b, rule, &index);
         if (r)
                 return error_trace(r);
@@ -148,7 +150,7 @@ static int table_index(CfiTable *t)
         uint32_t last = t->pcs[t->n_rows - 1];
         size_t row = 0;
 
-        while ((last >> t->shift) > t->n_rows / 4)
+        while ((last >> t->shift) > t->n_rows / 4 + 1)
                 t->shift++;
         t->n_blocks = (last >> t->shift) + 1;
         t->blocks = calloc(t->n_blocks + 1, sizeof(*t->blocks));

@@ -28,7 +28,8 @@ typedef struct CfiRows {
 } CfiRows;
 
 /*
- * A row from pc on; one at the address of the last row takes that one's place. The first row ever
+ * A row from pc on; one at the address of the last row takes that one's place, and one below it
+ * is dropped (segments of a file may lie in each other). The first row ever
  * must be CFI_CFA_NONE at the base. Beyond 65535 rules every further one is CFI_CFA_NONE.
  * Return: 0, -ENOMEM.
  */

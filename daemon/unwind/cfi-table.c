@@ -22,7 +22,11 @@ enum {
         CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
         SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
         TEXT_SEGMENTS_MAX = 16,
+        PLTS_MAX = 4,
         AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
+        GAP_MIN = 9,          /* bytes; shorter ones are the padding between functions */
+        STUB_SIZE = 16,       /* bytes in a PLT; .plt.got has two in as many */
+        STUB_PUSHED = 11,     /* where in a stub its number has been pushed */
 };
 
 typedef struct Text {
@@ -44,7 +48,8 @@ typedef struct Fde {
 typedef struct Builder {
         Elf *elf;
         Text texts[TEXT_SEGMENTS_MAX];
-        size_t n_texts;
+        Text plts[PLTS_MAX];
+        size_t n_texts, n_plts;
         Cie *cies;
         size_t n_cies, cies_size;
         Fde *fdes;
@@ -335,6 +340,27 @@ static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
         return builder_section(b, elf, elf_getdata(s, NULL), sh.sh_addr, false);
 }
 
+/* Sections of PLT stubs, where section headers tell. */
+static void builder_plts(Builder *b)
+{
+        size_t names;
+
+        if (elf_getshdrstrndx(b->elf, &names) < 0)
+                return;
+        for (Elf_Scn *s = elf_nextscn(b->elf, NULL); s && b->n_plts < PLTS_MAX;
+                s = elf_nextscn(b->elf, s)) {
+                GElf_Shdr sh;
+                const char *n;
+
+                if (!gelf_getshdr(s, &sh) || !(sh.sh_flags & SHF_EXECINSTR) ||
+                        sh.sh_addr + sh.sh_size < sh.sh_addr)
+                        continue;
+                n = elf_strptr(b->elf, names, sh.sh_name);
+                if (n && (strncmp(n, ".plt", 4) == 0 || strncmp(n, ".iplt", 5) == 0))
+                        b->plts[b->n_plts++] = (Text){.vaddr = sh.sh_addr, .size = sh.sh_size};
+        }
+}
+
 static int builder_list(Builder *b, Elf *debug_elf)
 {
         bool found;
@@ -397,42 +423,104 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
 }
 
-/* Code without CFI may be the signal trampoline of a C library that writes none for it (musl). */
-static int builder_gap(Builder *b, uint64_t start, uint64_t end)
+/* The file's bytes of [start, end), as far as text segment `i` has them. */
+static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t end)
+{
+        const Text *t = &b->texts[i];
+        uint64_t from = start > t->vaddr ? start : t->vaddr, at = from - t->vaddr;
+        Elf_Data *data;
+
+        if (from >= end || at >= t->filesz)
+                return (CfiBytes){0};
+        data = elf_getdata_rawchunk(b->elf, (int64_t)t->offset, t->filesz, ELF_T_BYTE);
+        if (!data || !data->d_buf)
+                return (CfiBytes){0};
+        return (CfiBytes){.p = (const uint8_t *)data->d_buf + at,
+                .end = (const uint8_t *)data->d_buf + at +
+                       (end - from < t->filesz - at ? end - from : t->filesz - at),
+                .vaddr = from};
+}
+
+/* The signal trampoline of a C library that writes no CFI for it (musl). */
+static int builder_trampoline(Builder *b, CfiBytes gap)
 {
         /* mov $15, %rax; syscall: rt_sigreturn */
         static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
         static const CfiRule rule = {.cfa = CFI_CFA_SIGNAL};
+        const uint8_t *hit = NULL;
+        uint64_t at;
+        int r;
 
-        for (size_t i = 0; i < b->n_texts && !cfi_rows_full(&b->rows); i++) {
-                const Text *t = &b->texts[i];
-                uint64_t from = start > t->vaddr ? start : t->vaddr, size, at;
-                const uint8_t *bytes, *hit;
-                Elf_Data *data;
-                int r;
+        if (gap.end - gap.p >= (ptrdiff_t)sizeof(code))
+                hit = memmem(gap.p, gap.end - gap.p, code, sizeof(code));
+        if (!hit)
+                return 0;
+        /* The byte before belongs to it, too: callers are looked up one byte lower. */
+        at = gap.vaddr + (hit - gap.p);
+        r = cfi_rows_add(&b->rows, at > gap.vaddr ? at - 1 : at, &rule);
+        if (r == 0)
+                r = cfi_rows_add(&b->rows, at + sizeof(code), &rule_none);
+        return error_trace(r);
+}
 
-                at = from - t->vaddr;
-                if (from >= end || at >= t->filesz)
-                        continue;
-                size = end - from < t->filesz - at ? end - from : t->filesz - at;
-                if (size < sizeof(code))
-                        continue;
-                data = elf_getdata_rawchunk(b->elf, (int64_t)t->offset, t->filesz, ELF_T_BYTE);
-                if (!data || !data->d_buf)
-                        continue;
-                bytes = (const uint8_t *)data->d_buf + at;
-                hit = memmem(bytes, size, code, sizeof(code));
-                if (!hit)
-                        continue;
-                /* The byte before belongs to it, too: callers are looked up one byte lower. */
-                at = from + (hit - bytes);
-                r = cfi_rows_add(&b->rows, at > from ? at - 1 : at, &rule);
+/* [endbr64;] [bnd] jmp *offset(%rip) */
+static bool is_stub(const uint8_t *p)
+{
+        static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
+
+        if (memcmp(p, endbr64, sizeof(endbr64)) == 0)
+                p += sizeof(endbr64);
+        if (*p == 0xf2)
+                p++;
+        return p[0] == 0xff && p[1] == 0x25;
+}
+
+/* Stubs of a PLT for which the linker wrote no CFI: lld never does, GNU ld not in static programs.
+ * They jump with the stack as it was when they were called, and only then may push once. */
+static int builder_stubs(Builder *b, CfiBytes gap)
+{
+        const CfiRule rule = {.cfa = CFI_CFA_PLT,
+                .cfa_reg = X86_RSP,
+                .cfa_offset = STUB_PUSHED,
+                .how = {[X86_RIP] = CFI_REG_OFFSET},
+                .offset = {[X86_RIP] = -8}};
+        int r = 0;
+
+        for (; r == 0 && gap.end - gap.p >= STUB_SIZE && !cfi_rows_full(&b->rows);
+                gap.p += STUB_SIZE, gap.vaddr += STUB_SIZE)
+                r = cfi_rows_add(&b->rows, gap.vaddr, is_stub(gap.p) ? &rule : &rule_none);
+        if (r == 0 && gap.p)
+                r = cfi_rows_add(&b->rows, gap.vaddr, &rule_none);
+        return error_trace(r);
+}
+
+/* Code without CFI: two kinds of it can be told by their bytes. */
+static int builder_gap(Builder *b, uint64_t start, uint64_t end)
+{
+        int r = 0;
+
+        if (end - start < GAP_MIN)
+                return 0;
+        for (size_t i = 0; r == 0 && i < b->n_texts; i++) {
+                uint64_t at = start;
+
+                for (size_t k = 0; r == 0 && k < b->n_plts; k++) {
+                        const Text *plt = &b->plts[k];
+                        uint64_t plt_end = plt->vaddr + plt->size;
+
+                        if (plt->vaddr >= end || plt_end <= at)
+                                continue;
+                        r = builder_trampoline(b, text_bytes(b, i, at, plt->vaddr));
+                        at = plt->vaddr > at ? plt->vaddr : at;
+                        if (r == 0)
+                                r = builder_stubs(
+                                        b, text_bytes(b, i, at, plt_end < end ? plt_end : end));
+                        at = plt_end;
+                }
                 if (r == 0)
-                        r = cfi_rows_add(&b->rows, at + sizeof(code), &rule_none);
-                if (r)
-                        return error_trace(r);
+                        r = builder_trampoline(b, text_bytes(b, i, at, end));
         }
-        return 0;
+        return error_trace(r);
 }
 
 static int builder_rows(Builder *b)
@@ -480,6 +568,7 @@ int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
                 r = builder_list(&b, debug_elf);
         if (r)
                 return error_trace(r);
+        builder_plts(&b);
         builder_sort(&b);
         r = builder_rows(&b);
         if (r == 0)
