@@ -10,7 +10,7 @@ import subprocess
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MAX_LINES = 600
+MAX_LINES = {"tests": 1000}     # cases in a row read well; else 600
 C_FOLDERS = ("bpf", "daemon", "lib", "packaging", "tests")
 LICENSES = {"bpf": "GPL-2.0-only OR BSD-2-Clause"}     # else Apache-2.0
 TEXT = {".build", ".bash", ".c", ".cc", ".h", ".in", ".md", ".proto", ".py", ".sh", ".sym", ".sysusers",
@@ -64,7 +64,7 @@ class TestTree(unittest.TestCase):
 
     def test_length(self):
         long = [(name, n) for name, path in sources()
-                if (n := len(path.read_text().splitlines())) > MAX_LINES]
+                if (n := len(path.read_text().splitlines())) > MAX_LINES.get(name.split("/")[0], 600)]
         self.assertEqual(long, [])
 
     def test_format(self):
