@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/counter.h"
 #include "oap/codec.h"
 #include "oap/finishes.h"
 #include "util/error.h"
@@ -102,10 +101,8 @@ static void finish_done(void *userdata, const RpcResult *result)
         Finishes *f = userdata;
 
         backend_ended(f->backend, LANE_FINISH, f->started_mono_ns, result);
-        if (result->status == RPC_OK) {
-                counter_add(COUNTER_TASKS_FINISHED, 1);
+        if (result->status == RPC_OK)
                 finishes_remove(f, f->calling);
-        }
         f->calling = NULL;
 }
 
