@@ -120,7 +120,7 @@ static int load_config(void *userdata, Config *ret)
         int r;
 
         if (!o->config && access(path, F_OK) < 0 && errno == ENOENT)
-                r = config_init_default(&c);
+                r = config_init_default(&c, &error);
         else
                 r = config_load(&c, path, &error);
         if (r > 0)
@@ -238,6 +238,8 @@ int main(int argc, char **argv)
         /* Copies of other processes' stacks are in our memory: never in a core dump. */
         prctl(PR_SET_DUMPABLE, 0);
         raise_file_limit();
+        /* Clients never wait for us: what their sockets cannot hold is lost. Without CAP_SYS_NICE it is as it is. */
+        setpriority(PRIO_PROCESS, 0, -5);
 
         r = manager_new(&m, &config, options.config ? options.config : DEFAULT_CONFIG, load_config,
                 &options);

@@ -78,11 +78,14 @@ static void add_client(void *userdata, const ClientInfo *info)
 
 static void add_slot(void *userdata, const SegmentInfo *info)
 {
+        static const char *const states[] = {
+                [SEGMENT_PENDING] = "pending",
+                [SEGMENT_PROFILING] = "profiling",
+                [SEGMENT_STOPPED] = "settling",
+        };
         StatusBuilder *b = userdata;
         Swprof__Control__Slot *s;
 
-        if (info->state == SEGMENT_STOPPED)
-                return;
         s = list_add(b, &b->status.n_slots, &b->status.slots, sizeof(*s));
         if (!s)
                 return;
@@ -91,7 +94,7 @@ static void add_slot(void *userdata, const SegmentInfo *info)
         s->segment = (char *)info->segment_id;
         s->pid = info->pid;
         s->tid = info->tid;
-        s->state = info->state == SEGMENT_PROFILING ? (char *)"profiling" : (char *)"pending";
+        s->state = (char *)states[info->state];
         s->age_ms = info->age_ms;
         s->captured = info->captured;
         s->sent = info->sent;

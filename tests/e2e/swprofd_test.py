@@ -158,6 +158,8 @@ class SwprofdTest(unittest.TestCase):
             return
         try:
             if self.daemon.process.poll() is None:
+                if not self._outcome.success:
+                    print({k: v for k, v in self.daemon.counters().items() if v}, file=sys.stderr)
                 self.daemon.stop()
             log = self.daemon.log()
             for bad in ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer"):
