@@ -19,8 +19,28 @@
 #define UNPACKED_MAX      (64u << 20)
 #define LZMA_MEMORY_MAX   (128u << 20)
 
-/* -1: there is no such regular file inside of the root. */
-static int open_in_root(int root_fd, const char *path)
+/* Where a binary's debug files are looked for. */
+typedef struct Place {
+        int root_fd;
+        uid_t owner; /* of the binary */
+} Place;
+
+static bool place_init(Place *p, const ElfFile *binary)
+{
+        struct stat st;
+
+        if (p->root_fd < 0 || binary->fd < 0 || fstat(binary->fd, &st) < 0)
+                return false;
+        p->owner = st.st_uid;
+        return true;
+}
+
+/*
+ * -1: there is no such regular file inside of the root, or it is not the binary's owner's nor root's.
+ * A root directory is what its processes made of it: somebody who runs /usr/bin/node in a mount
+ * namespace of his own must not be able to name the functions of everybody's node.
+ */
+static int open_in_root(int root_fd, const char *path, uid_t owner)
 {
         struct open_how how = {
                 .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
@@ -29,7 +49,8 @@ static int open_in_root(int root_fd, const char *path)
         _cleanup_(closep) int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
         struct stat st;
 
-        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+                (st.st_uid != owner && st.st_uid != 0))
                 return -1;
         return TAKE_FD(fd);
 }
@@ -53,11 +74,11 @@ static bool checksum_matches(int fd, uint32_t crc)
 
 /* Opens the file if it belongs: the same build-id, or for binaries without one (crc not NULL) the
  * checksum. *ret stays NULL if not. */
-static int open_matching(
-        ElfFile **ret, int root_fd, const char *path, const char *build_id, const uint32_t *crc)
+static int open_matching(ElfFile **ret, const Place *place, const char *path, const char *build_id,
+        const uint32_t *crc)
 {
         _cleanup_(elf_file_freep) ElfFile *f = NULL;
-        int fd = open_in_root(root_fd, path), r;
+        int fd = open_in_root(place->root_fd, path, place->owner), r;
 
         if (fd < 0)
                 return 0;
@@ -72,7 +93,8 @@ static int open_matching(
         return 0;
 }
 
-static int open_by_build_id(ElfFile **ret, char **ret_path, int root_fd, const char *build_id)
+static int open_by_build_id(
+        ElfFile **ret, char **ret_path, const Place *place, const char *build_id)
 {
         _cleanup_(freep) char *path = NULL;
         int r;
@@ -83,7 +105,7 @@ static int open_by_build_id(ElfFile **ret, char **ret_path, int root_fd, const c
                 path = NULL;
                 return error_origin(-ENOMEM);
         }
-        r = open_matching(ret, root_fd, path, build_id, NULL);
+        r = open_matching(ret, place, path, build_id, NULL);
         if (r == 0 && *ret && ret_path)
                 *ret_path = TAKE_PTR(path);
         return r;
@@ -122,7 +144,7 @@ static bool directory_of(int fd, char *ret, size_t size)
         return true;
 }
 
-static int open_by_link(ElfFile **ret, char **ret_path, ElfFile *binary, int root_fd)
+static int open_by_link(ElfFile **ret, char **ret_path, ElfFile *binary, const Place *place)
 {
         static const char *const patterns[] = {
                 "usr/lib/debug/%1$s/%2$s",
@@ -147,7 +169,7 @@ static int open_by_link(ElfFile **ret, char **ret_path, ElfFile *binary, int roo
                         path = NULL;
                         return error_origin(-ENOMEM);
                 }
-                r = open_matching(ret, root_fd, path, binary->build_id, &crc);
+                r = open_matching(ret, place, path, binary->build_id, &crc);
                 if (r)
                         return error_trace(r);
                 if (*ret)
@@ -158,14 +180,15 @@ static int open_by_link(ElfFile **ret, char **ret_path, ElfFile *binary, int roo
 
 int debug_file_find(ElfFile **ret, char **ret_path, ElfFile *binary, int root_fd)
 {
+        Place place = {.root_fd = root_fd};
         ElfFile *found = NULL;
         char *path = NULL;
         int r;
 
-        if (root_fd >= 0) {
-                r = open_by_build_id(&found, &path, root_fd, binary->build_id);
+        if (place_init(&place, binary)) {
+                r = open_by_build_id(&found, &path, &place, binary->build_id);
                 if (r == 0 && !found)
-                        r = open_by_link(&found, &path, binary, root_fd);
+                        r = open_by_link(&found, &path, binary, &place);
                 if (r)
                         return error_trace(r);
         }
@@ -182,14 +205,15 @@ int debug_file_find_alt(ElfFile **ret, ElfFile *debug, const char *path, int roo
         const char *name = data ? data->d_buf : NULL;
         const char *slash = path ? strrchr(path, '/') : NULL;
         _cleanup_(freep) char *joined = NULL;
+        Place place = {.root_fd = root_fd};
         ElfFile *found = NULL;
         size_t n_id = data ? data->d_size - n_name - 1 : 0;
         int r;
 
-        if (root_fd >= 0 && n_id > 0 && n_id <= BUILD_ID_MAX) {
+        if (place_init(&place, debug) && n_id > 0 && n_id <= BUILD_ID_MAX) {
                 for (size_t i = 0; i < n_id; i++)
                         sprintf(build_id + 2 * i, "%02x", (unsigned char)name[n_name + 1 + i]);
-                r = open_by_build_id(&found, NULL, root_fd, build_id);
+                r = open_by_build_id(&found, NULL, &place, build_id);
                 if (r)
                         return error_trace(r);
                 /* Relative to the directory of the file that it stands in. */
@@ -200,7 +224,7 @@ int debug_file_find_alt(ElfFile **ret, ElfFile *debug, const char *path, int roo
                                 joined = NULL;
                                 return error_origin(-ENOMEM);
                         }
-                        r = open_matching(&found, root_fd, joined, build_id, NULL);
+                        r = open_matching(&found, &place, joined, build_id, NULL);
                         if (r)
                                 return error_trace(r);
                 }
