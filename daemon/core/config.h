@@ -54,7 +54,7 @@ typedef struct Config {
         uint32_t profile_max_depth;
         uint32_t profile_max_pending;         /* watched segments per instance */
         uint32_t profile_max_pending_samples; /* held per segment until the threshold */
-        uint32_t profile_settle_ms;           /* a sample waits so long for a late stop of its span */
+        uint32_t profile_settle_ms; /* a sample waits so long for a late stop of its span */
 
         int capture_backend; /* CaptureBackend */
         int capture_unwind;  /* UnwindMode */
@@ -68,22 +68,24 @@ typedef struct Config {
         uint32_t limits_segments_per_client;
 } Config;
 
-/* Defaults, with SW_AGENT_PROFILE_* and SW_AGENT_COLLECTOR_* of the environment honoured. Return: 0, -ENOMEM. */
-int config_init_default(Config *ret);
+/* The configuration of an empty file: see config_parse(), which says what is returned. */
+int config_init_default(Config *ret, char **ret_error);
 void config_deinit(Config *c);
 
 /*
  * Pure: text → configuration over the defaults. `name` is the file's name in messages. `env` looks a variable up
- * (getenv outside of tests).
- * Return: 0; CONFIG_E_INVALID with *ret_error a malloc'ed "name:line:column: message" that says what is allowed;
- * -ENOMEM. *ret is untouched unless 0.
+ * (getenv outside of tests); one that is empty counts as not set. A key that is not there has the value of its
+ * SW_AGENT_… variable, if it has one and that is set, else its default.
+ * Return: 0; CONFIG_E_INVALID with *ret_error a malloc'ed "name:line:column: message" that says what is allowed (or
+ * "environment: message"); -ENOMEM. *ret is untouched unless 0.
  */
 enum {
         _CONFIG_E_SUCCESS,
         CONFIG_E_INVALID,
 };
 typedef char *(*ConfigEnv)(const char *name);
-int config_parse(Config *ret, const char *name, const char *text, size_t size, ConfigEnv env, char **ret_error);
+int config_parse(Config *ret, const char *name, const char *text, size_t size, ConfigEnv env,
+        char **ret_error);
 
 /* Reads the file and parses it. A missing file is CONFIG_E_INVALID too. At most 1 MiB. */
 int config_load(Config *ret, const char *path, char **ret_error);

@@ -93,8 +93,8 @@ bool client_watches(struct swprof *c, const char *operation)
 /* ---- the mutex ---- */
 
 /*
- * The connection is the parent's, and so are the spans. Another of its threads may have been at work on the list and the
- * records when it forked: they are left as they are.
+ * The connection is the parent's, and so are the spans. Another of its threads may have been at
+ * work on the list and the records when it forked: they are left as they are.
  */
 static void client_forked(struct swprof *c)
 {
@@ -190,8 +190,9 @@ static void client_connect(struct swprof *c, uint64_t now)
 }
 
 /*
- * Puts the daemon's page where the one before it is, while other threads may read it. A file that somebody could
- * shorten is not mapped: reading what is no more would be a SIGBUS. Return: whether it is mapped.
+ * Puts the daemon's page where the one before it is, while other threads may read it. A file that
+ * somebody could shorten is not mapped: reading what is no more would be a SIGBUS. Return: whether
+ * it is mapped.
  */
 static bool client_map_page(struct swprof *c, int fd)
 {
@@ -351,7 +352,10 @@ bool client_look(struct swprof *c)
 
 /* ---- open and close ---- */
 
-/* Options of a later version of the header that ask for what this version does not know are refused. */
+/*
+ * Options of a later version of the header that ask for what this version does not know are
+ * refused.
+ */
 static bool options_copy(struct swprof_options *ret, const struct swprof_options *options)
 {
         const uint8_t *bytes = (const uint8_t *)options;

@@ -14,16 +14,18 @@
 #include "wire.h"
 
 /*
- * The client. What every span looks at are atomics: `word`, the daemon's generation page, and ClientState. All else is
- * behind the mutex, which is held across a few system calls that do not wait, and only by spans that are to be
- * announced, and by the one thread that looks after the connection.
+ * The client. What every span looks at are atomics: `word`, the daemon's generation page, and
+ * ClientState. All else is behind the mutex, which is held across a few system calls that do not
+ * wait, and only by spans that are to be announced, and by the one thread that looks after the
+ * connection.
  */
 
 #define FILTER_WORDS 64
 
 /*
- * Alone in a page that is zero in the child of a fork: there the mutex, which another thread of the parent may have
- * held, is free again (PTHREAD_MUTEX_INITIALIZER is all zero), and the first to take it sees `is_owner` false.
+ * Alone in a page that is zero in the child of a fork: there the mutex, which another thread of the
+ * parent may have held, is free again (PTHREAD_MUTEX_INITIALIZER is all zero), and the first to
+ * take it sees `is_owner` false.
  */
 typedef struct ClientState {
         /* The word with which nobody is interested in anything. */
@@ -76,7 +78,7 @@ bool client_watches(struct swprof *c, const char *operation);
 bool client_announce(struct swprof *c, Record *record);
 
 /*
- * Sends another event of a record that is told. If there is no room for it, the connection is given up, because what the
- * daemon believes would stay wrong. Return: whether it was sent.
+ * Sends another event of a record that is told. If there is no room for it, the connection is given
+ * up, because what the daemon believes would stay wrong. Return: whether it was sent.
  */
 bool client_send(struct swprof *c, WireEventType type, const WireEvent *event);

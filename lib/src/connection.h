@@ -7,8 +7,9 @@
 #include <sys/un.h>
 
 /*
- * The socket. Nothing here waits or raises a signal. A program that becomes a daemon may close all its descriptors,
- * ours too, and use the number again: the socket is known by its inode, and another file is left alone.
+ * The socket. Nothing here waits or raises a signal. A program that becomes a daemon may close all
+ * its descriptors, ours too, and use the number again: the socket is known by its inode, and
+ * another file is left alone.
  */
 
 typedef struct Connection {
@@ -30,5 +31,8 @@ enum {
 /* Return: CONNECTION_… */
 int connection_send(Connection *c, const void *packet, size_t size);
 
-/* *ret_fd is a descriptor that came with the packet, or -1. An empty packet is CONNECTION_BROKEN. Return: CONNECTION_… */
+/*
+ * *ret_fd is a descriptor that came with the packet, or -1. An empty packet is CONNECTION_BROKEN.
+ * Return: CONNECTION_…
+ */
 int connection_receive(Connection *c, void *buffer, size_t size, size_t *ret_size, int *ret_fd);

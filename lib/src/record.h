@@ -8,9 +8,10 @@
 #include "swprof.h"
 
 /*
- * The live spans that the daemon is told of, so that it can be told again after it was away. They are copies: nothing
- * here points into spans, whose memory is the caller's and may be gone without a stop. A span knows its record by an
- * id that is never used again in this process, so that a span of another client, or of before a fork, finds none.
+ * The live spans that the daemon is told of, so that it can be told again after it was away. They
+ * are copies: nothing here points into spans, whose memory is the caller's and may be gone without
+ * a stop. A span knows its record by an id that is never used again in this process, so that a span
+ * of another client, or of before a fork, finds none.
  */
 
 /* The daemon follows that many segments of a client by default. */

@@ -70,7 +70,9 @@ static void span_need_segment(Span *s)
         errno = error;
 }
 
-/* Makes the record of a span that is watched, as far as it looks. Return: 1 the daemon was told, 0. */
+/*
+ * Makes the record of a span that is watched, as far as it looks. Return: 1 the daemon was told, 0.
+ */
 static int span_announce(struct swprof *c, Span *s, const char *parent, const char *operation)
 {
         ClientGuard guard;

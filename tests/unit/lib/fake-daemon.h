@@ -8,8 +8,9 @@
 #include "span.pb-c.h"
 
 /*
- * The daemon's end of the span protocol, for one client at a time, driven by the test: nothing happens on its own. What
- * the client sends is decoded by the generated code, not by the library's own.
+ * The daemon's end of the span protocol, for one client at a time, driven by the test: nothing
+ * happens on its own. What the client sends is decoded by the generated code, not by the library's
+ * own.
  */
 
 typedef struct FakeDaemon {
@@ -45,7 +46,7 @@ int fake_send(FakeDaemon *d, const void *bytes, size_t size, int attach);
 int fake_make_page(uint64_t generation, int seals);
 
 /*
- * What the client has sent since, a line each: "hello SERVICE INSTANCE LANGUAGE", "start SEGMENT OPERATION", "stop SEGMENT",
- * … Valid until the next time. The last packet is in d->last.
+ * What the client has sent since, a line each: "hello SERVICE INSTANCE LANGUAGE", "start SEGMENT
+ * OPERATION", "stop SEGMENT", … Valid until the next time. The last packet is in d->last.
  */
 const char *fake_take(FakeDaemon *d);

@@ -14,13 +14,16 @@
 #include "swprof.h"
 
 /*
- * Spans without one system call: when nothing is watched, when others are, and when there is no daemon. The kernel kills
- * the child at its first other than exit().
+ * Spans without one system call: when nothing is watched, when others are, and when there is no
+ * daemon. The kernel kills the child at its first other than exit().
  */
 
 #define SKIP 77
 
-/* The one that looks for the daemon again is due after that time: a run that was held up so long is repeated. */
+/*
+ * The one that looks for the daemon again is due after that time: a run that was held up so long is
+ * repeated.
+ */
 #define PATIENCE_S 1.0
 #define TRIES      5
 

@@ -13,9 +13,9 @@
 #include "swprof.h"
 
 /*
- * Threads start and stop spans while the lists change and the daemon comes and goes, as fast as it can. A plain program,
- * for it to run under the thread sanitizer too. The daemon checks that what it hears makes sense: on each connection,
- * segments that it knows, operations that were in a list.
+ * Threads start and stop spans while the lists change and the daemon comes and goes, as fast as it
+ * can. A plain program, for it to run under the thread sanitizer too. The daemon checks that what
+ * it hears makes sense: on each connection, segments that it knows, operations that were in a list.
  */
 
 #define THREADS    8
@@ -24,7 +24,10 @@
 #define OPERATIONS 4
 
 #ifdef __SANITIZE_THREAD__
-/* The sanitizer takes mmap() over the page that others read for a write. All else that is read so is atomic. */
+/*
+ * The sanitizer takes mmap() over the page that others read for a write. All else that is read so
+ * is atomic.
+ */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
