@@ -104,10 +104,11 @@ static const char *prove_pull(Capture *c, const Sleeper *s)
         int r;
 
         r = capture_thread_new(c, &t, getpid(), s->tid, NULL);
+        if (r == CAPTURE_E_GONE && capture_bpf_iter(c->bpf))
+                return "it does not find a thread of the daemon's own (kernels before 6.1.115 find "
+                       "main threads only)";
         if (r == CAPTURE_E_GONE)
-                return "it does not find a thread of the daemon's own (nested pid namespace, or a "
-                       "kernel before "
-                       "6.1.115, whose iterator finds main threads only)";
+                return "it does not find a thread of the daemon's own (nested pid namespace)";
         if (r)
                 return "it cannot follow a thread";
         capture_thread_set_stack(t, 0, UINT64_MAX);

@@ -142,11 +142,15 @@ static void begin(Target *t, uint64_t now)
         t->taking = true;
 }
 
-static uint64_t sample_time(const Target *t, uint64_t capture_mono_ns)
+/* After a sample that was so late that it has its true time, the next due time may lie before that. */
+static uint64_t sample_time(Target *t, uint64_t capture_mono_ns)
 {
-        if (capture_mono_ns >= t->due_mono_ns && capture_mono_ns - t->due_mono_ns < PUNCTUAL_NS)
-                return t->due_mono_ns;
-        return capture_mono_ns;
+        bool punctual = capture_mono_ns >= t->due_mono_ns &&
+                        capture_mono_ns - t->due_mono_ns < PUNCTUAL_NS &&
+                        t->due_mono_ns > t->sample_mono_ns;
+
+        t->sample_mono_ns = punctual ? t->due_mono_ns : capture_mono_ns;
+        return t->sample_mono_ns;
 }
 
 /* ---- captures: each handler returns whether to pull again at once ---- */

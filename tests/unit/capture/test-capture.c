@@ -18,6 +18,7 @@
 
 #include "capture/capture.h"
 #include "util/cleanup.h"
+#include "util/time.h"
 
 #define N_WORDS 4096
 
@@ -528,6 +529,36 @@ ParameterizedTest(int *backend, capture, cancelled_shots)
         pull_running(c, ct);
         ct = capture_thread_free(ct);
         cr_assert(!capture_collect(c, &userdata, &again));
+        thread_stop(&t);
+}
+
+/* A shot's announcement comes when the shot was fetched already, and the next one is out. */
+BACKENDS(capture, announced_too_late)
+ParameterizedTest(int *backend, capture, announced_too_late)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        struct pollfd p = {.fd = capture_fd(c), .events = POLLIN};
+        Thread t;
+
+        thread_start(&t, spinner);
+        ct = follow(c, &t);
+        for (int i = 0; i < 100; i++) {
+                CaptureResult r;
+                uint64_t begin_ns;
+
+                pull_running(c, ct);
+                cr_assert_eq(poll(&p, 1, 10000), 1);
+                cr_assert(capture_cancel(ct, &r));
+                capture_release(ct);
+                begin_ns = mono_now_ns();
+                pull_running(c, ct);
+                cr_assert(wait_shot(c, ct, &r));
+                cr_assert(
+                        r.status == CAPTURE_TAKEN && r.mono_ns >= begin_ns, "%d: %d", i, r.status);
+                capture_release(ct);
+        }
         thread_stop(&t);
 }
 
