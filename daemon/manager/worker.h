@@ -14,9 +14,9 @@
 /*
  * The symbolizer thread: owns every Binary; reads /proc/PID/maps and files, builds modules (unwind tables), names frames.
  * Takes requests from the sampler and the main thread, answers into their mailboxes; replies hold references that the
- * receiver drops. Binaries are cached by (dev, inode, size, mtime) and build-id; modules no ProcMap holds any more are
- * freed beyond a bound. Files are opened, in this order: /proc/PID/map_files/START-END (the very inode, also deleted
- * ones), /proc/PID/root/PATH and PATH if they have the mapping's dev and inode; "[vdso]" is our own vDSO.
+ * receiver drops. Binaries are cached by (dev, inode, size, mtime, ctime); modules that no ProcMap holds any more are freed
+ * beyond a bound. Files are opened, in this order: /proc/PID/map_files/START-END (the very inode, also deleted ones),
+ * /proc/PID/root/PATH and PATH if they have the mapping's dev and inode; "[vdso]" is our own vDSO.
  */
 
 typedef struct Worker Worker;
@@ -45,17 +45,17 @@ typedef struct WorkerStack {
         bool cut;          /* reply: deeper than profile.max_depth */
 } WorkerStack;
 
-/* `main_loads`, `main_stacks`: where replies go; created by the worker. Starts the thread. Return: 0, -errno. */
+/* Starts the thread. Of the configuration symbols.lines and profile.max_depth count, as they are now. Return: 0, -errno. */
 int worker_new(Worker **ret, const Config *config);
-/* Stops and joins the thread; drops what is in its mailboxes. */
+/* Stops and joins the thread; drops what is in its mailboxes. ProcMaps that others hold stay usable, but for naming. */
 Worker *worker_free(Worker *w);
 DEFINE_CLEANUP(Worker *, worker_free)
 
-/* Read (or read again) a process: reply WorkerMap to the sampler. Any thread. Return: 0, WORKER_E_BUSY. */
+/* Read (or read again) a process: reply WorkerMap to the sampler, always one. Any thread. Return: 0, WORKER_E_BUSY. */
 int worker_load(Worker *w, pid_t pid, uint64_t ticket);
 /* The same without a reply: only warms the caches. */
 int worker_prepare(Worker *w, pid_t pid);
-/* Name frames: reply WorkerStack to main. On 0 the map reference and the frames belong to the worker. */
+/* Name frames: reply WorkerStack to main, always one. On 0 the map reference and the frames belong to the worker. */
 int worker_symbolize(Worker *w, const WorkerStack *request);
 
 struct Mailbox;

@@ -205,11 +205,13 @@ Test(binary, cpp)
         /* For a function that is only inlined, and in one file, gcc tells no mangled name, and so no
          * namespace. */
         static const struct {
-                const char *program, *twice;
+                const char *program, *twice, *lambda;
         } compilers[] = {
-                {"scopes-gcc", "scopes.cc.twice<int>:23 < scopes.cc.song::Box<int>::times:29"},
+                {"scopes-gcc", "scopes.cc.twice<int>:23 < scopes.cc.song::Box<int>::times:29",
+                        "scopes.cc.song::play(int)::{lambda(int)#1}::operator():36"},
                 {"scopes-clang",
-                        "scopes.cc.song::twice<int>:23 < scopes.cc.song::Box<int>::times:29"},
+                        "scopes.cc.song::twice<int>:23 < scopes.cc.song::Box<int>::times:29",
+                        "scopes.cc.song::play(int)::$_0::operator():36"},
         };
 
         for (size_t i = 0; i < N_OF(compilers); i++) {
@@ -219,8 +221,7 @@ Test(binary, cpp)
                 check(b, address_of(program, "place_twice"), compilers[i].twice);
                 check(b, address_of(program, "place_anonymous"),
                         "scopes.cc.song::(anonymous namespace)::Hidden::get:10");
-                check(b, address_of(program, "place_lambda"),
-                        "scopes.cc.song::play(int)::{lambda(int)#1}::operator():36");
+                check(b, address_of(program, "place_lambda"), compilers[i].lambda);
         }
 }
 

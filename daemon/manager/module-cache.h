@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <sys/types.h>
+
+#include "symbol/binary.h"
+#include "unwind/procmap.h"
+#include "util/cleanup.h"
+
+/*
+ * The modules of all files that processes run, with the Binary of each: built once per file and
+ * shared. A file is what fstat says of it: device, inode, size, times of change. Not its build-id:
+ * anybody can write one into a file, and would then name the frames of somebody else's. Files that
+ * could not be read have a module, too, with a name alone. Symbolizer thread only.
+ */
+
+typedef struct ModuleCache ModuleCache;
+
+/* Return: 0, -ENOMEM. */
+int module_cache_new(ModuleCache **ret);
+/* Frees the binaries; modules that are referenced elsewhere stay, without symbols. */
+ModuleCache *module_cache_free(ModuleCache *c);
+DEFINE_CLEANUP(ModuleCache *, module_cache_free)
+
+/*
+ * The process's map, with the modules of its executable mappings. `stop_fd`: gives up when that
+ * becomes readable. Logs files that cannot be read, and counts.
+ * Return: 0 (the map's reference is the caller's); MODULE_CACHE_E_GONE: there is no such process
+ * (any more), or it has no user space, or stop_fd became readable; -errno.
+ */
+enum {
+        _MODULE_CACHE_E_SUCCESS,
+        MODULE_CACHE_E_GONE,
+};
+int module_cache_load(ModuleCache *c, pid_t pid, int stop_fd, ProcMap **ret);
+
+size_t module_cache_n(const ModuleCache *c);

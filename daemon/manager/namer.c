@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "core/counter.h"
+#include "manager/namer.h"
+#include "symbol/binary.h"
+#include "symbol/kallsyms.h"
+#include "symbol/signature.h"
+#include "unwind/module.h"
+#include "util/error.h"
+#include "util/hash.h"
+#include "util/log.h"
+
+/* Beyond either the memory is emptied: what is in use comes back at once. */
+#define PLACES_MAX       (256u << 10)
+#define PLACES_BYTES_MAX (64u << 20)
+
+/* An address, and the functions that are there, outermost first: more than one when some are
+ * inlined. */
+typedef struct Place {
+        HashLink by_address;
+        uint32_t module; /* id; 0: the kernel */
+        uint64_t vaddr;
+        size_t n;
+        char *signatures[];
+} Place;
+
+struct Namer {
+        bool lines;
+        size_t max_depth;
+        HashTable places;
+        size_t places_bytes;
+        bool kallsyms_tried;
+        Kallsyms *kallsyms; /* NULL: not readable */
+        char *anonymous;    /* the signature of code outside of files */
+        const char **stack; /* of max_depth: the stack in work */
+};
+
+int namer_new(Namer **ret, bool lines, size_t max_depth)
+{
+        _cleanup_(namer_freep) Namer *n = calloc(1, sizeof(*n));
+
+        if (!n)
+                return error_origin(-ENOMEM);
+        n->lines = lines;
+        n->max_depth = max_depth > 0 ? max_depth : 1;
+        n->stack = calloc(n->max_depth, sizeof(*n->stack));
+        n->anonymous = signature_native(NULL, &(SymbolFrame){0}, lines);
+        if (!n->stack || !n->anonymous)
+                return error_origin(-ENOMEM);
+        *ret = TAKE_PTR(n);
+        return 0;
+}
+
+static void place_free(Place *p)
+{
+        for (size_t i = 0; i < p->n; i++)
+                free(p->signatures[i]);
+        free(p);
+}
+
+static void places_forget(Namer *n)
+{
+        for (size_t i = 0; i < n->places.n_buckets; i++)
+                for (HashLink *l = n->places.buckets[i], *next; l; l = next) {
+                        next = l->next;
+                        place_free((Place *)l);
+                }
+        hash_table_deinit(&n->places);
+        n->places_bytes = 0;
+}
+
+Namer *namer_free(Namer *n)
+{
+        if (!n)
+                return NULL;
+        places_forget(n);
+        kallsyms_free(n->kallsyms);
+        free(n->anonymous);
+        free(n->stack);
+        free(n);
+        return NULL;
+}
+
+static size_t kernel_symbolize(Namer *n, uint64_t addr, SymbolFrame *ret)
+{
+        int r;
+
+        if (!n->kallsyms_tried) {
+                n->kallsyms_tried = true;
+                r = kallsyms_load(&n->kallsyms);
+                if (r < 0)
+                        log_warning("kernel frames have no names: %s", strerror(-r));
+        }
+        *ret = (SymbolFrame){.function = n->kallsyms ? kallsyms_find(n->kallsyms, addr) : NULL};
+        return 1;
+}
+
+/* The file is shown without its line, too: DWARF is asked either way. */
+static size_t frame_symbolize(Namer *n, const Frame *frame, SymbolFrame *ret, size_t max)
+{
+        if (frame->kernel)
+                return kernel_symbolize(n, frame->vaddr, ret);
+        if (frame->module->symbols)
+                return binary_symbolize(frame->module->symbols, frame->vaddr, true, ret, max);
+        *ret = (SymbolFrame){0};
+        return 1;
+}
+
+/* Return: 0, -ENOMEM. */
+static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module, uint64_t hash)
+{
+        SymbolFrame functions[SYMBOL_MAX_INLINE];
+        size_t n_functions = frame_symbolize(n, frame, functions, SYMBOL_MAX_INLINE);
+        size_t size = sizeof(Place) + n_functions * sizeof(char *);
+        Place *p = calloc(1, size);
+
+        if (!p)
+                return error_origin(-ENOMEM);
+        p->module = module;
+        p->vaddr = frame->vaddr;
+        for (size_t i = n_functions; i-- > 0; p->n++) {
+                p->signatures[p->n] = signature_native(
+                        frame->kernel ? "[kernel]" : frame->module->name, &functions[i], n->lines);
+                if (!p->signatures[p->n]) {
+                        place_free(p);
+                        return error_origin(-ENOMEM);
+                }
+                size += strlen(p->signatures[p->n]) + 1;
+        }
+        if (hash_table_add(&n->places, &p->by_address, hash) < 0) {
+                place_free(p);
+                return error_origin(-ENOMEM);
+        }
+        n->places_bytes += size;
+        *ret = p;
+        return 0;
+}
+
+static int place_find(Namer *n, const Frame *frame, const Place **ret)
+{
+        uint32_t module = frame->kernel ? 0 : frame->module->id;
+        uint64_t hash = hash_u64(frame->vaddr ^ (uint64_t)module << 48);
+        Place *p;
+        int r;
+
+        for (HashLink *l = hash_table_find(&n->places, hash); l; l = hash_link_next(l)) {
+                p = (Place *)l;
+                if (p->module == module && p->vaddr == frame->vaddr) {
+                        *ret = p;
+                        return 0;
+                }
+        }
+        r = place_new(n, &p, frame, module, hash);
+        if (r)
+                return error_trace(r);
+        *ret = p;
+        return 0;
+}
+
+/* Return: whether there was room for it. */
+static bool stack_append(Namer *n, size_t *at, const char *signature)
+{
+        if (*at == n->max_depth) {
+                n->stack[n->max_depth - 1] = "[cut]";
+                return false;
+        }
+        n->stack[(*at)++] = signature;
+        return true;
+}
+
+/* Fills n->stack. Return: 0, -ENOMEM. */
+static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *ret_n, bool *ret_cut)
+{
+        bool cut = false;
+        size_t at = 0;
+
+        for (size_t i = n_frames; i-- > 0 && !cut;) {
+                const Place *p;
+                int r;
+
+                if (!frames[i].kernel && !frames[i].module) {
+                        cut = !stack_append(n, &at, n->anonymous);
+                        continue;
+                }
+                r = place_find(n, &frames[i], &p);
+                if (r)
+                        return error_trace(r);
+                for (size_t k = 0; k < p->n && !cut; k++)
+                        cut = !stack_append(n, &at, p->signatures[k]);
+        }
+        *ret_n = at;
+        *ret_cut = cut;
+        return 0;
+}
+
+int namer_stack(
+        Namer *n, const Frame *frames, size_t n_frames, char ***ret, size_t *ret_n, bool *ret_cut)
+{
+        size_t n_signatures, size;
+        char **signatures = NULL, *strings;
+        bool cut;
+        int r;
+
+        /* Not while a stack is in work, which points to them. */
+        if (n->places.n > PLACES_MAX || n->places_bytes > PLACES_BYTES_MAX)
+                places_forget(n);
+        r = stack_name(n, frames, n_frames, &n_signatures, &cut);
+        if (r)
+                return error_trace(r);
+        size = n_signatures * sizeof(*signatures);
+        for (size_t i = 0; i < n_signatures; i++)
+                size += strlen(n->stack[i]) + 1;
+        if (n_signatures > 0) {
+                signatures = malloc(size);
+                if (!signatures)
+                        return error_origin(-ENOMEM);
+                strings = (char *)(signatures + n_signatures);
+                for (size_t i = 0; i < n_signatures; i++) {
+                        signatures[i] = strings;
+                        strings = stpcpy(strings, n->stack[i]) + 1;
+                }
+        }
+        if (cut)
+                counter_add(COUNTER_STACKS_CUT, 1);
+        *ret = signatures;
+        *ret_n = n_signatures;
+        *ret_cut = cut;
+        return 0;
+}
