@@ -15,18 +15,6 @@
 
 #define DEFAULT_CONFIG SWPROFD_SYSCONFDIR "/swprofd.yaml"
 
-/* The command line; its values win over the file's. */
-typedef struct Options {
-        const char *config;
-        const char *span_socket;
-        const char *control_socket;
-        const char *state_dir;
-        const char *oap_server;
-        const char *log_level;
-        const char *capture_backend;
-        bool check;
-} Options;
-
 static const char help_text[] =
         "Usage: swprofd [OPTION]...\n"
         "Profile threads of instrumented programs for SkyWalking.\n"
@@ -44,70 +32,50 @@ static const char help_text[] =
         "\n"
         "Options win over the configuration file. See swprofd(8), swprofd.yaml(5).\n";
 
+/* Options that replace the value of a configuration key. */
+static const struct {
+        const char *name;
+        const char *key;
+        char letter;
+} settings[] = {
+        {"span-socket", "span_socket", 0},
+        {"control-socket", "control_socket", 0},
+        {"state-dir", "state_dir", 0},
+        {"oap", "oap.server", 0},
+        {"capture", "capture.backend", 0},
+        {"log-level", "log_level", 'l'},
+};
+#define N_SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
 enum {
         OPTION_CHECK = 256,
-        OPTION_SPAN,
-        OPTION_CONTROL,
-        OPTION_STATE,
-        OPTION_OAP,
-        OPTION_CAPTURE,
         OPTION_VERSION,
+        OPTION_SETTING, /* + index into settings */
 };
 
-static const struct option long_options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"check-config", no_argument, NULL, OPTION_CHECK},
-        {"span-socket", required_argument, NULL, OPTION_SPAN},
-        {"control-socket", required_argument, NULL, OPTION_CONTROL},
-        {"state-dir", required_argument, NULL, OPTION_STATE},
-        {"oap", required_argument, NULL, OPTION_OAP},
-        {"capture", required_argument, NULL, OPTION_CAPTURE},
-        {"log-level", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, OPTION_VERSION},
-        {NULL},
-};
+typedef struct Options {
+        const char *config;
+        const char *values[N_SETTINGS]; /* NULL: not given */
+        bool check;
+} Options;
 
-static int replace_string(char **value, const char *option)
+/* Return: 0, CONFIG_E_INVALID (logged), -ENOMEM. */
+static int apply_options(const Options *o, Config *c)
 {
-        char *copy;
+        for (size_t i = 0; i < N_SETTINGS; i++) {
+                _cleanup_(freep) char *error = NULL;
+                char origin[32];
+                int r;
 
-        if (!option)
-                return 0;
-        copy = strdup(option);
-        if (!copy)
-                return -ENOMEM;
-        free(*value);
-        *value = copy;
-        return 0;
-}
-
-/* The options as a small configuration of their own would be a second way to say the same: they are
- * checked by printing the merged configuration and parsing that. */
-static int merge_options(const Options *o, Config *c)
-{
-        _cleanup_(freep) char *text = NULL, *error = NULL;
-        Config checked;
-        int r;
-
-        if (replace_string(&c->span_socket, o->span_socket) < 0 ||
-                replace_string(&c->control_socket, o->control_socket) < 0 ||
-                replace_string(&c->state_dir, o->state_dir) < 0 ||
-                replace_string(&c->oap_server, o->oap_server) < 0 ||
-                replace_string(&c->log_level, o->log_level) < 0)
-                return -ENOMEM;
-        text = config_format(c);
-        if (!text)
-                return -ENOMEM;
-        r = config_parse(&checked, "command line", text, strlen(text), getenv, &error);
-        if (r > 0) {
-                log_error("%s", error);
-                return r;
+                if (!o->values[i])
+                        continue;
+                snprintf(origin, sizeof(origin), "--%s", settings[i].name);
+                r = config_set(c, origin, settings[i].key, o->values[i], &error);
+                if (r > 0)
+                        log_error("%s", error);
+                if (r != 0)
+                        return r;
         }
-        if (r < 0)
-                return r;
-        config_deinit(c);
-        *c = checked;
         return 0;
 }
 
@@ -127,7 +95,7 @@ static int load_config(void *userdata, Config *ret)
                 log_error("%s", error);
         if (r != 0)
                 return r;
-        r = merge_options(o, &c);
+        r = apply_options(o, &c);
         if (r != 0) {
                 config_deinit(&c);
                 return r;
@@ -139,9 +107,18 @@ static int load_config(void *userdata, Config *ret)
 /* Return: -1 go on, else the exit code. */
 static int parse_options(int argc, char **argv, Options *o)
 {
+        struct option options[N_SETTINGS + 5] = {
+                {"config", required_argument, NULL, 'c'},
+                {"check-config", no_argument, NULL, OPTION_CHECK},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, OPTION_VERSION},
+        };
         int opt;
 
-        while ((opt = getopt_long(argc, argv, "c:l:h", long_options, NULL)) >= 0)
+        for (size_t i = 0; i < N_SETTINGS; i++)
+                options[4 + i] = (struct option){settings[i].name, required_argument, NULL,
+                        settings[i].letter ? settings[i].letter : OPTION_SETTING + (int)i};
+        while ((opt = getopt_long(argc, argv, "c:l:h", options, NULL)) >= 0)
                 switch (opt) {
                 case 'c':
                         o->config = optarg;
@@ -149,33 +126,19 @@ static int parse_options(int argc, char **argv, Options *o)
                 case OPTION_CHECK:
                         o->check = true;
                         break;
-                case OPTION_SPAN:
-                        o->span_socket = optarg;
-                        break;
-                case OPTION_CONTROL:
-                        o->control_socket = optarg;
-                        break;
-                case OPTION_STATE:
-                        o->state_dir = optarg;
-                        break;
-                case OPTION_OAP:
-                        o->oap_server = optarg;
-                        break;
-                case OPTION_CAPTURE:
-                        o->capture_backend = optarg;
-                        break;
-                case 'l':
-                        o->log_level = optarg;
-                        break;
                 case 'h':
                         fputs(help_text, stdout);
                         return fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
                 case OPTION_VERSION:
                         puts("swprofd " SWPROFD_VERSION);
                         return fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
-                default:
+                case '?':
                         fputs("Try 'swprofd --help'.\n", stderr);
                         return 2;
+                default:
+                        for (size_t i = 0; i < N_SETTINGS; i++)
+                                if (opt == options[4 + i].val)
+                                        o->values[i] = optarg;
                 }
         if (optind < argc) {
                 fprintf(stderr, "swprofd: unexpected argument '%s'\nTry 'swprofd --help'.\n",

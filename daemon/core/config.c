@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -445,6 +446,26 @@ int config_load(Config *ret, const char *path, char **ret_error)
                         return load_fail(path, "it is larger than 1 MiB", ret_error);
         } while (n != 0);
         return config_parse(ret, path, text, size, getenv, ret_error);
+}
+
+int config_set(Config *c, const char *origin, const char *key, const char *value, char **ret_error)
+{
+        const ConfigKey *k = config_keys;
+        char allowed[128], *error;
+        int r;
+
+        while (strcmp(k->full_name, key) != 0) {
+                k++;
+                assert(k < config_keys + config_n_keys);
+        }
+        r = config_key_set(k, c, value);
+        if (r <= 0)
+                return error_trace(r);
+        config_key_describe(k, allowed, sizeof(allowed));
+        if (asprintf(&error, "%s: '%.64s': it must be %s", origin, value, allowed) < 0)
+                return error_origin(-ENOMEM);
+        *ret_error = error;
+        return CONFIG_E_INVALID;
 }
 
 char *config_format(const Config *c)

@@ -87,6 +87,12 @@ typedef char *(*ConfigEnv)(const char *name);
 int config_parse(Config *ret, const char *name, const char *text, size_t size, ConfigEnv env,
         char **ret_error);
 
+/*
+ * Replaces the value of one key ("section.key"), from the command line: `origin` stands in messages instead of a file's
+ * name. Return: 0, CONFIG_E_INVALID with *ret_error, -ENOMEM.
+ */
+int config_set(Config *c, const char *origin, const char *key, const char *value, char **ret_error);
+
 /* Reads the file and parses it. A missing file is CONFIG_E_INVALID too. At most 1 MiB. */
 int config_load(Config *ret, const char *path, char **ret_error);
 

@@ -144,11 +144,14 @@ class SwprofdTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="swprofd-test.")
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        self.peer = Peer().start()
-        self.addCleanup(self.peer.stop)
+        self.start_oap()
         self.daemon = Daemon(folder.name, self.peer.grpc_address, self.daemon_options, self.daemon_config)
         self.addCleanup(self.end_daemon)
         self.start_daemon()
+
+    def start_oap(self):
+        self.peer = Peer().start()
+        self.addCleanup(self.peer.stop)
 
     def start_daemon(self):
         self.daemon.start()
