@@ -204,6 +204,9 @@ void segment_free(Segment *s);
 /* Begins, moves or ends the sampling of the thread that carries the segment now, which does so
  * since at_mono_ns. Return: 0, -ENOMEM: it is not sampled. */
 int segment_update_target(Segment *s, uint64_t at_mono_ns);
+/* The segment left its thread at at_mono_ns already: samples from there on are not its own, also if
+ * it was not sampled any more when that became known. */
+void segment_end_stretch(Segment *s, uint64_t at_mono_ns);
 void segment_free_targets(Segment *s);
 
 /* ---- deliver.c ---- */

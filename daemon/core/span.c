@@ -175,8 +175,7 @@ int core_span_switch(
         if (at_mono_ns > now.mono_ns)
                 at_mono_ns = now.mono_ns;
         s->tid = tid;
-        if (s->target)
-                segment_cut_held(s, at_mono_ns);
+        segment_end_stretch(s, at_mono_ns);
         r = segment_update_target(s, at_mono_ns);
         segment_schedule(s, now);
         return r < 0 ? error_trace(r) : 0;

@@ -58,6 +58,21 @@ static int target_new(Target **ret, Segment *s, uint64_t from_mono_ns)
         return 0;
 }
 
+static void target_end(Target *t, uint64_t at_mono_ns)
+{
+        if (at_mono_ns < t->from_mono_ns)
+                at_mono_ns = t->from_mono_ns;
+        if (at_mono_ns < t->end_mono_ns)
+                t->end_mono_ns = at_mono_ns;
+}
+
+void segment_end_stretch(Segment *s, uint64_t at_mono_ns)
+{
+        if (!list_empty(&s->targets))
+                target_end(container_of(s->targets.prev, Target, link), at_mono_ns);
+        segment_cut_held(s, at_mono_ns);
+}
+
 static bool segment_sampled(const Segment *s)
 {
         return s->tid != 0 && s->task && s->task->state == TASK_RUNNING &&
@@ -72,7 +87,7 @@ int segment_update_target(Segment *s, uint64_t at_mono_ns)
         int r;
 
         if (t && (!sampled || t->tid != s->tid)) {
-                t->end_mono_ns = at_mono_ns > t->from_mono_ns ? at_mono_ns : t->from_mono_ns;
+                target_end(t, at_mono_ns);
                 s->target = NULL;
                 c->ops->target_remove(c->userdata, t->id);
         }
