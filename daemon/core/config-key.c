@@ -180,12 +180,13 @@ static int quantity_format(const Unit *units, uint32_t v, char *ret, size_t size
 
 /* ---- texts ---- */
 
+/* Printable ASCII: of other characters some are line breaks to YAML, some are none that it can have. */
 static bool is_plain_text(const char *s, size_t max)
 {
         size_t n = strlen(s);
 
         for (size_t i = 0; i < n; i++)
-                if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+                if (s[i] < 0x20 || s[i] > 0x7e)
                         return false;
         return n <= max;
 }
@@ -333,10 +334,10 @@ void config_key_describe(const ConfigKey *k, char *ret, size_t size)
         quantity_format(key_units(k), k->max, max, sizeof(max));
         switch (k->type) {
         case CONFIG_PATH:
-                snprintf(ret, size, "an absolute path of at most %u bytes", k->max);
+                snprintf(ret, size, "an absolute path of at most %u ASCII characters", k->max);
                 return;
         case CONFIG_NAME:
-                snprintf(ret, size, "a name of at most %u bytes, or \"\"", k->max);
+                snprintf(ret, size, "a name of at most %u ASCII characters, or \"\"", k->max);
                 return;
         case CONFIG_SERVER:
                 snprintf(ret, size, "the host:port of one server (not a list), or \"\"");
