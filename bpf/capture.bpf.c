@@ -26,6 +26,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define PAGE_BYTES 4096U
 #define USER32_CS  0x23U /* code segment of 32-bit threads (__USER32_CS) */
+#define EBUSY      16
+
+/* Flags of mappings (include/linux/mm.h): page faults are handed to a userfaultfd. */
+#define VM_UFFD_MISSING 0x200UL
+#define VM_UFFD_WP      0x1000UL
 
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *p) __ksym __weak;
@@ -145,28 +150,62 @@ static __always_inline long copy(struct task_struct *t, void *dst, __u32 n, __u6
         return bpf_probe_read_user(dst, n, (const void *)src);
 }
 
-/* Copies the stack from sp upwards: at once, or page by page up to the first that cannot be read.
+/*
+ * Reading another task's memory waits for page faults, and a process can make those last: by a file
+ * of a file system of its own (FUSE), or by userfaultfd. Private anonymous memory that is not
+ * registered there is the kernel's alone.
  */
+static long note_stack(struct task_struct *t, struct vm_area_struct *vma, struct swp_slot **ctx)
+{
+        struct swp_slot *s = *ctx;
+
+        if (vma->vm_file || (vma->vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP)))
+                return 0;
+        s->stack_start = vma->vm_start;
+        s->stack_end = vma->vm_end;
+        return 0;
+}
+
+/* Return: SWP_COPIED: may be copied, SWP_UNSTABLE: the mappings are being changed, SWP_FAULT. */
+static __always_inline __u32 find_stack(struct swp_slot *s, struct task_struct *t)
+{
+        struct swp_slot *ctx = s;
+        long r;
+
+        s->stack_start = s->stack_end = 0;
+        r = bpf_find_vma(t, s->regs[7], note_stack, &ctx, 0);
+        if (r == -EBUSY)
+                return SWP_UNSTABLE;
+        return s->stack_end ? SWP_COPIED : SWP_FAULT;
+}
+
+/* Copies the stack upwards from the red zone: at once, or page by page up to the first that cannot
+ * be read. */
 static __always_inline void fill_stack(
         struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
-        __u64 sp = s->regs[7], end = s->copy_end;
+        __u64 sp = s->regs[7], begin = sp - SWP_RED_ZONE;
         __u64 n = s->want;
 
-        if (sp >= s->copy_start && sp < end && n > end - sp)
-                n = end - sp;
+        if (sp >= s->stack_start && sp < s->stack_end) {
+                if (begin < s->stack_start)
+                        begin = sp;
+                if (n > s->stack_end - begin)
+                        n = s->stack_end - begin;
+        }
+        s->copy_addr = begin;
         if (n > SWP_STACK_BYTES)
                 n = SWP_STACK_BYTES;
         barrier_var(n);
         if (n > SWP_STACK_BYTES)
                 return;
-        if (!copy(t, b->bytes, n, sp)) {
+        if (!copy(t, b->bytes, n, begin)) {
                 s->copied = n;
                 return;
         }
         __u64 offset = 0; /* 64 bits wide: the verifier keeps its bounds only so */
         for (int i = 0; i <= SWP_STACK_BYTES / PAGE_BYTES; i++) {
-                __u64 part = PAGE_BYTES - ((sp + offset) & (PAGE_BYTES - 1));
+                __u64 part = PAGE_BYTES - ((begin + offset) & (PAGE_BYTES - 1));
 
                 if (offset >= n)
                         break;
@@ -176,7 +215,7 @@ static __always_inline void fill_stack(
                 barrier_var(part);
                 if (offset > SWP_STACK_BYTES - PAGE_BYTES || part > PAGE_BYTES)
                         break;
-                if (copy(t, b->bytes + offset, part, sp + offset))
+                if (copy(t, b->bytes + offset, part, begin + offset))
                         break;
                 offset += part;
                 s->copied = offset;
@@ -191,7 +230,7 @@ static __always_inline void fill_stack(
 static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
 {
         struct swp_buffer *b = NULL;
-        __u32 index = s->buffer;
+        __u32 index = s->buffer, found = SWP_FAULT;
 
         if (!fill_task(s, t))
                 return SWP_GONE;
@@ -202,11 +241,11 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         if (s->switches == s->known_switches)
                 return SWP_UNCHANGED;
 
-        bool wide = fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t));
-        bool inside = s->regs[7] >= s->copy_start && s->regs[7] < s->copy_end;
-        if (inside && wide && index != SWP_NO_BUFFER)
+        if (fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t)))
+                found = find_stack(s, t);
+        if (index != SWP_NO_BUFFER)
                 b = bpf_map_lookup_elem(&buffers, &index);
-        if (b) {
+        if (b && found == SWP_COPIED) {
                 fill_stack(s, b, t);
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
@@ -221,10 +260,8 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         barrier();
         if (task_switches(t) != s->switches)
                 return SWP_UNSTABLE;
-        if (!wide)
-                return SWP_FAULT;
-        if (!inside)
-                return SWP_ELSEWHERE;
+        if (found != SWP_COPIED)
+                return found;
         if (!b)
                 return SWP_NO_ROOM;
         return s->copied ? SWP_COPIED : SWP_FAULT;

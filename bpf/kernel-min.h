@@ -13,6 +13,15 @@
 
 struct seq_file;
 
+struct file;
+
+struct vm_area_struct {
+        unsigned long vm_start;
+        unsigned long vm_end;
+        unsigned long vm_flags;
+        struct file *vm_file;
+};
+
 struct mm_struct {
         unsigned long exec_vm;
 };

@@ -11,6 +11,7 @@
 #define SWP_MAX_SLOTS   4096        /* threads known at a time */
 #define SWP_STACK_BYTES (64 * 1024) /* bytes of stack in one copy at most */
 #define SWP_MAX_BUFFERS 64          /* copies in flight */
+#define SWP_RED_ZONE    128         /* bytes below sp that may be in use (psABI, 3.2.2) */
 #define SWP_NO_BUFFER   0xffffffffU
 #define SWP_MAX_KSTACK  32 /* kernel frames kept */
 #define SWP_MAX_USTACK \
@@ -23,9 +24,8 @@ enum swp_status {
         SWP_ON_CPU,    /* runs: ask for a shot */
         SWP_UNSTABLE,  /* ran while it was read */
         SWP_GONE,      /* no such thread, or another one by now */
-        SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread */
-        SWP_ELSEWHERE, /* off CPU, registers are consistent, but sp is outside of [copy_start,
-                          copy_end) */
+        SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread, or its
+                          stack lies in memory whose owner could make a reader wait */
         SWP_NO_ROOM,   /* off CPU, has run, and the request brought no buffer */
 };
 
@@ -38,14 +38,11 @@ struct swp_slot {
         __u32 flags;          /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
-        __u64 copy_start;     /* the stack's mapping: a pull, whose copy may block, reads nothing
-                                 outside of it */
-        __u64 copy_end;
-        __u32 request; /* number of this request */
+        __u32 request;        /* number of this request */
         /* answer */
         __u32 answered;     /* number of the request answered */
         __u32 status;       /* enum swp_status */
-        __u32 copied;       /* bytes from sp */
+        __u32 copied;       /* bytes from copy_addr */
         __u64 mono_ns;      /* bpf_ktime_get_ns() of the capture */
         __u64 switches;     /* nvcsw + nivcsw */
         __u64 runtime_ns;   /* se.sum_exec_runtime */
@@ -55,6 +52,9 @@ struct swp_slot {
         __u64 mm;      /* its address: changes at exec */
         __u64 process_start_boottime;
         __u64 fsbase;
+        __u64 stack_start; /* the mapping that sp pointed into at the last pull */
+        __u64 stack_end;
+        __u64 copy_addr; /* where the copy begins: below sp by the red zone */
         __u64 orig_ax;   /* system call number, -1: none */
         __u64 regs[17];  /* in DWARF order, [16]: rip */
         __u32 state;     /* task_struct.__state */
@@ -64,7 +64,7 @@ struct swp_slot {
         __u32 n_kstack;  /* SWP_F_KERNEL pulls: kernel frames, innermost first */
         __u32 pad32;
         __u64 kstack[SWP_MAX_KSTACK];
-        __u64 pad[2];
+        __u64 pad;
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */

@@ -23,7 +23,6 @@ struct CaptureThread {
         uint32_t slot;
         uint32_t buffer; /* or SWP_NO_BUFFER */
         size_t want;
-        uint64_t stack_start, stack_end;
         uint64_t known_switches;
         uint64_t start_boottime;
         int iter_fd; /* -1 unless pulled by iterator */
@@ -135,8 +134,6 @@ static void thread_request(CaptureThread *t)
         s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0);
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
-        s->copy_start = t->stack_start;
-        s->copy_end = t->stack_end;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
         __atomic_store_n(&s->request, ++c->last_request, __ATOMIC_RELEASE);
@@ -191,8 +188,6 @@ static CaptureStatus status_of(uint32_t status)
                 return CAPTURE_GONE;
         case SWP_FAULT:
                 return CAPTURE_FAULT;
-        case SWP_ELSEWHERE:
-                return CAPTURE_ELSEWHERE;
         case SWP_NO_ROOM:
                 return CAPTURE_BUSY;
         default:
@@ -220,7 +215,7 @@ static CaptureResult thread_result(CaptureThread *t)
         };
 
         memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
-        r.copy.addr = s->regs[X86_RSP];
+        r.copy.addr = s->copy_addr;
         if (r.status == CAPTURE_TAKEN && s->shot && !result_fill_shot(t, &r))
                 r.status = CAPTURE_UNSTABLE;
         if (r.status == CAPTURE_TAKEN && !s->shot)
@@ -243,7 +238,7 @@ static CaptureResult thread_fetch_shot(CaptureThread *t)
         CaptureResult r;
 
         list_remove(&t->answered_link);
-        shot_answered(&t->shot, thread_slot(t)->mono_ns);
+        shot_answered(&t->shot);
         r = thread_result(t);
         /* Only now no shot can hold an id that is not read yet. */
         if (--c->n_shots == 0 && capture_bpf_stacks_crowded(c->bpf))
@@ -374,12 +369,6 @@ int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureRes
                 if (results[i].status == CAPTURE_RUNNING)
                         results[i].status = fire(threads[i]);
         return 0;
-}
-
-void capture_thread_set_stack(CaptureThread *t, uint64_t start, uint64_t end)
-{
-        t->stack_start = start;
-        t->stack_end = end;
 }
 
 void capture_thread_set_want(CaptureThread *t, size_t bytes)

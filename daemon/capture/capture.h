@@ -30,10 +30,9 @@ typedef enum CaptureStatus {
         CAPTURE_RUNNING,   /* on CPU: a shot is out */
         CAPTURE_UNSTABLE,  /* ran while it was read: pull again */
         CAPTURE_GONE,      /* the thread has ended */
-        CAPTURE_FAULT,     /* its stack cannot be read */
+        CAPTURE_FAULT,     /* its stack cannot be read: not mapped, or memory whose owner could make
+                              the reader wait (of a file, or under userfaultfd) */
         CAPTURE_BUSY,      /* no buffer is free now: pull again */
-        CAPTURE_ELSEWHERE, /* off CPU with a stack pointer outside of the stack given: copy.regs and
-                              space are filled in */
 } CaptureStatus;
 
 /* Names the state of a process' mappings: what is the same as before has, as far as code goes, the
@@ -91,13 +90,6 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
 CaptureThread *capture_thread_free(CaptureThread *t);
 DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
 
-/*
- * The mapping that holds the stack, [start, end): pulls, whose copies may block on a page that its
- * owner made so, read nothing outside of it, and answer CAPTURE_ELSEWHERE when the stack pointer
- * is; so do all before this is called. Shots never block, and copy from wherever the stack pointer
- * is.
- */
-void capture_thread_set_stack(CaptureThread *t, uint64_t start, uint64_t end);
 /* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES).
  */
 void capture_thread_set_want(CaptureThread *t, size_t bytes);

@@ -111,7 +111,6 @@ static const char *prove_pull(Capture *c, const Sleeper *s)
                 return "it does not find a thread of the daemon's own (nested pid namespace)";
         if (r)
                 return "it cannot follow a thread";
-        capture_thread_set_stack(t, 0, UINT64_MAX);
         /* The sleeper may be on its way into the system call still. */
         do {
                 if (capture_pull(c, &t, 1, &result) < 0)

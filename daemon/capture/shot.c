@@ -9,13 +9,8 @@
 #include <unistd.h>
 
 #include "util/error.h"
-#include "util/time.h"
 
 #define PERIOD_NS 10000 /* the least that the kernel's timer takes */
-
-/* The event is disabled by an interrupt that follows the one of the shot: by then it has been, for
- * sure. */
-#define SETTLED_NS NS_PER_MS
 
 static int open_event(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot)
 {
@@ -50,8 +45,9 @@ int shot_fire(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot)
                 r = open_event(s, b, tid, slot);
                 if (r)
                         return error_trace(r);
-        } else if (mono_now_ns() - s->answered_mono_ns < SETTLED_NS) {
-                /* Enabling an event that is about to be disabled would have no effect. */
+        } else {
+                /* The event disables itself by an interrupt that follows the shot's: enabled before
+                 * that, it would never fire. Costs no interrupt where it is disabled already. */
                 ioctl(s->perf_fd, PERF_EVENT_IOC_DISABLE, 0);
         }
         if (s->left_over)
@@ -64,11 +60,10 @@ int shot_fire(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot)
         return 0;
 }
 
-void shot_answered(Shot *s, uint64_t mono_ns)
+void shot_answered(Shot *s)
 {
         s->out = false;
         s->left_over = false;
-        s->answered_mono_ns = mono_ns;
 }
 
 void shot_stop(Shot *s)

@@ -17,7 +17,6 @@ typedef struct Shot {
         int perf_fd, link_fd; /* -1: not opened yet */
         bool out;             /* fired, and neither answered nor cancelled */
         bool left_over;       /* the refresh count is 1 still */
-        uint64_t answered_mono_ns;
 } Shot;
 
 #define SHOT_INIT                            \
@@ -28,8 +27,8 @@ typedef struct Shot {
 /* Opens the event at the first call. `slot` has its request already. Return: 0, -errno (-ESRCH: the
  * thread is gone). */
 int shot_fire(Shot *s, CaptureBpf *b, pid_t tid, uint32_t slot);
-/* It has been answered, by a capture of that time. */
-void shot_answered(Shot *s, uint64_t mono_ns);
+/* It has been answered. */
+void shot_answered(Shot *s);
 /* When this returns the program does not run any more; it may have answered before. */
 void shot_stop(Shot *s);
 /* It was stopped without an answer. */

@@ -87,10 +87,8 @@ struct Target {
         size_t heap_index;       /* SIZE_MAX: in no heap */
         bool taking;             /* due, and counted as such */
         bool shot_out;
-        unsigned n_unstable, n_elsewhere;
-        uint64_t stack_start, stack_end;
-        uint64_t map_ticket; /* waits for a map with at least this ticket; 0: does not */
-        uint64_t stack_id;   /* of its newest sample, 0: none yet */
+        unsigned n_unstable;
+        uint64_t stack_id; /* of its newest sample, 0: none yet */
         /* That stack, if it was unwound in full, for comparing. */
         ProcMap *stack_map;
         size_t n_pcs;
@@ -108,9 +106,9 @@ void targets_collect(Sampler *s);
 /* When targets_serve is needed next: the latest of those that fall due within a moment. UINT64_MAX:
  * never. */
 uint64_t targets_next_mono_ns(Sampler *s);
-/* The map it waited for is there, or will not come: it is captured at once, or its sample is given
- * up. */
-void target_map_arrived(Target *t, bool readable, uint64_t now_mono_ns);
+/* Copies are as large as they may be while the process has no map, since they cannot be taken anew
+ * when that is there; else small at first, and grow. */
+void target_size(Target *t);
 /* From now on copies are larger, if they may be. Return: whether. */
 bool target_grow(Target *t, uint64_t need_bytes);
 void target_forget_stack(Target *t);
@@ -129,7 +127,6 @@ struct Process {
         ListLink targets;
         ListLink parked;
         ProcMap *map;                  /* NULL: none yet */
-        uint64_t map_ticket;           /* of the request that brought it */
         CaptureSpace map_space, space; /* when it was asked for; at the newest capture */
         CaptureSpace load_space;
         uint64_t load_ticket; /* in flight, 0: none */
@@ -152,11 +149,7 @@ uint64_t process_want_map(Process *p);
 /* Sends requests that had to wait. */
 void processes_send_loads(Sampler *s);
 /* The worker's answer; takes the reference over. */
-void process_take_map(Sampler *s, const WorkerMap *answer, uint64_t now_mono_ns);
-/* Anonymous private memory around that stack pointer, fit for being copied. Return: false: not
- * known as such. */
-bool process_stack_area(const Process *p, uint64_t sp, uint64_t *ret_start, uint64_t *ret_end);
-
+void process_take_map(Sampler *s, const WorkerMap *answer);
 typedef enum SampleFate {
         SAMPLE_DONE,   /* announced, its stack too or on its way */
         SAMPLE_LOST,   /* counted */

@@ -161,6 +161,8 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         count_unwound(u.status);
         if (u.status == UNWIND_DONE && t && t->stack_id == k->stack_id)
                 target_set_stack(t, map, u.n_frames);
+        if (u.status == UNWIND_DONE && t && t->thread)
+                target_size(t);
         /* A sleeping thread would repeat the stack that could not be had. */
         if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
                 capture_thread_forget(t->thread);
@@ -263,11 +265,10 @@ static Process *process_find(Sampler *s, pid_t pid)
         return NULL;
 }
 
-void process_take_map(Sampler *s, const WorkerMap *answer, uint64_t now_mono_ns)
+void process_take_map(Sampler *s, const WorkerMap *answer)
 {
         Process *p = process_find(s, answer->pid);
         Parked *k, *next_parked;
-        Target *t, *next_target;
 
         if (!p || p->load_ticket != answer->ticket) {
                 procmap_unref(answer->map);
@@ -278,50 +279,12 @@ void process_take_map(Sampler *s, const WorkerMap *answer, uint64_t now_mono_ns)
                 procmap_unref(p->map);
                 p->map = answer->map;
                 p->map_space = p->load_space;
-                p->map_ticket = answer->ticket;
         }
         list_for_each_safe (k, next_parked, &p->parked, link)
                 if (k->ticket <= answer->ticket)
                         unpark(p, k, answer->map);
-        list_for_each_safe (t, next_target, &p->targets, process_link)
-                if (t->map_ticket && t->map_ticket <= answer->ticket)
-                        target_map_arrived(t, answer->map, now_mono_ns);
         if (p->load_wanted)
                 send_load(p);
-}
-
-bool process_stack_area(const Process *p, uint64_t sp, uint64_t *ret_start, uint64_t *ret_end)
-{
-        const ProcMap *map = p->map;
-        size_t low = 0, high = map ? map->n : 0;
-        const Mapping *m;
-        bool stack;
-
-        /* exec_vm may differ: what is asked is not about code. */
-        if (p->map_space.mm != p->space.mm ||
-                p->map_space.process_start_boottime != p->space.process_start_boottime)
-                return false;
-        while (low < high) {
-                size_t mid = low + (high - low) / 2;
-
-                if (map->mappings[mid].end <= sp)
-                        low = mid + 1;
-                else
-                        high = mid;
-        }
-        if (!map || low == map->n)
-                return false;
-        m = &map->mappings[low];
-        stack = strcmp(m->name, "[stack]") == 0;
-        if (!m->read || !m->write || m->inode != 0 ||
-                (m->special && !stack && strcmp(m->name, "[heap]") != 0))
-                return false;
-        /* The main thread's stack grows down; the kernel keeps the room below it free. */
-        if (sp < m->start && !stack)
-                return false;
-        *ret_start = sp >= m->start ? m->start : low > 0 ? map->mappings[low - 1].end : 0;
-        *ret_end = m->end;
-        return true;
 }
 
 /* ---- a process' life ---- */

@@ -18,8 +18,9 @@
 /* A thread that ran while it was read is read again so often at once, then after a pause. */
 #define N_AT_ONCE   5
 #define PAUSE_NS    200000
-#define N_ELSEWHERE 3
 #define NOT_IN_HEAP SIZE_MAX
+/* Most stacks are smaller. */
+#define FIRST_WANT  4096
 
 /* ---- the heap: earliest wake_mono_ns first ---- */
 
@@ -120,8 +121,6 @@ static void settle(Target *t)
 {
         t->taking = false;
         t->n_unstable = 0;
-        t->n_elsewhere = 0;
-        t->map_ticket = 0;
         t->due_mono_ns = next_due(t, t->due_mono_ns);
         sleep_until(t, t->due_mono_ns);
 }
@@ -199,27 +198,6 @@ static bool on_fault(Target *t)
         return false;
 }
 
-/* The thread is on a stack that was not looked at yet: only private anonymous memory is read while
- * it may block. */
-static bool on_elsewhere(Target *t, const CaptureResult *r)
-{
-        Process *p = t->process;
-        uint64_t start, end;
-
-        p->space = r->space;
-        if (t->n_elsewhere < N_ELSEWHERE &&
-                process_stack_area(p, r->copy.regs.r[X86_RSP], &start, &end)) {
-                t->n_elsewhere++;
-                capture_thread_set_stack(t->thread, start, end);
-                return true;
-        }
-        if (t->map_ticket && p->map_ticket >= t->map_ticket)
-                return on_fault(t);
-        t->map_ticket = process_want_map(p);
-        sleep_until(t, next_due(t, t->due_mono_ns));
-        return false;
-}
-
 static void announce_gone(Target *t)
 {
         counter_add(COUNTER_SAMPLES_GONE, 1);
@@ -239,8 +217,6 @@ static bool on_result(Target *t, const CaptureResult *r)
                 t->shot_out = true;
                 sleep_until(t, mono_now_ns() + SHOT_NS);
                 return false;
-        case CAPTURE_ELSEWHERE:
-                return on_elsewhere(t, r);
         case CAPTURE_GONE:
                 announce_gone(t);
                 return false;
@@ -264,9 +240,7 @@ static bool wake(Target *t, uint64_t now)
                         return on_result(t, &r);
         }
         if (t->taking && now >= next_due(t, t->due_mono_ns)) {
-                bool waits = t->map_ticket && t->process->map_ticket < t->map_ticket;
-
-                counter_add(waits ? COUNTER_SAMPLES_LATE : COUNTER_SAMPLES_UNSTABLE, 1);
+                counter_add(COUNTER_SAMPLES_UNSTABLE, 1);
                 settle(t);
                 heap_remove(t);
         }
@@ -340,14 +314,6 @@ void targets_serve(Sampler *s, uint64_t now_mono_ns)
                 n = pull_batch(s, n);
 }
 
-void target_map_arrived(Target *t, bool readable, uint64_t now_mono_ns)
-{
-        if (readable)
-                sleep_until(t, now_mono_ns);
-        else
-                on_fault(t);
-}
-
 /* ---- a target's life ---- */
 
 static int target_follow(Target *t, const TargetSpec *spec)
@@ -393,10 +359,12 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
         }
         process_add_target(p, t);
         atomic_fetch_add(&s->n_targets, 1);
-        if (target_follow(t, spec))
+        if (target_follow(t, spec)) {
                 announce_gone(t);
-        else
-                sleep_until(t, now_mono_ns);
+                return 0;
+        }
+        target_size(t);
+        sleep_until(t, now_mono_ns);
         return 0;
 }
 
@@ -427,6 +395,12 @@ Target *target_find(Sampler *s, TargetId id)
                         return t;
         }
         return NULL;
+}
+
+void target_size(Target *t)
+{
+        capture_thread_set_want(
+                t->thread, t->process->map ? FIRST_WANT : t->sampler->max_stack_bytes);
 }
 
 bool target_grow(Target *t, uint64_t need_bytes)

@@ -144,7 +144,7 @@ static void take_maps(Sampler *s)
         WorkerMap answer;
 
         while (mailbox_pop(worker_maps(s->worker), &answer) == 0)
-                process_take_map(s, &answer, mono_now_ns());
+                process_take_map(s, &answer);
 }
 
 /* Return: whether to go on. */

@@ -82,8 +82,6 @@ static int try_sleeper(Capture *c)
 
         if (capture_thread_new(c, &t, getpid(), atomic_load(&sleeper_tid), NULL))
                 return 1;
-        bad += pull_asleep(c, t, &result) != CAPTURE_ELSEWHERE;
-        capture_thread_set_stack(t, 0, UINT64_MAX);
         bad += pull_asleep(c, t, &result) != CAPTURE_TAKEN || result.copy.n == 0 ||
                result.syscall != SYS_read;
         capture_release(t);
@@ -106,7 +104,6 @@ static int try_spinner(Capture *c, int n)
 
         if (capture_thread_new(c, &t, getpid(), atomic_load(&spinner_tid), NULL))
                 return 1;
-        capture_thread_set_stack(t, 0, UINT64_MAX);
         for (int i = 0; i < n; i++) {
                 uint64_t begin_ns = mono_now_ns(), ns;
                 CaptureResult result, again;
@@ -151,7 +148,6 @@ static int try_cancel(Capture *c, int n)
 
         if (capture_thread_new(c, &t, getpid(), atomic_load(&spinner_tid), NULL))
                 return 1;
-        capture_thread_set_stack(t, 0, UINT64_MAX);
         for (int i = 0; i < n; i++) {
                 CaptureResult result;
                 void *userdata;
