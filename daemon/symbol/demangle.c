@@ -72,6 +72,9 @@ static void output_append(const char *text, size_t n, void *userdata)
 
         if (n >= sizeof(o->text) - o->n)
                 longjmp(o->full, 1);
+        /* Of nothing the demangler passes no address. */
+        if (n == 0)
+                return;
         memcpy(o->text + o->n, text, n);
         o->n += n;
 }
