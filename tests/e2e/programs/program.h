@@ -42,14 +42,12 @@ static inline void sleep_ms(unsigned ms)
 
 static inline struct swprof *connect_daemon(const char *service, const char *instance)
 {
-        struct swprof_options options = {
-                .size = sizeof(options),
-                .service = service,
-                .instance = instance,
-                .language = "c",
-        };
+        struct swprof_options options = {};
         struct swprof *c = NULL;
 
+        options.size = sizeof(options);
+        options.service = service;
+        options.instance = instance;
         if (swprof_open(&c, &options) < 0) {
                 fputs("swprof_open failed\n", stderr);
                 exit(1);

@@ -192,8 +192,8 @@ ParameterizedTest(int *backend, capture, sleeping_thread)
         cr_assert_eq(r.copy.addr, sp - RED_ZONE);
         cr_assert(!r.shot && r.n_kernel_pcs == 0 && r.space.exec_vm > 0 &&
                   r.fsbase == (uint64_t)t.thread);
-        cr_assert(t.local >= sp && t.local + sizeof(cookie) <= sp + r.copy.n);
-        memcpy(&cookie, r.copy.bytes + (t.local - sp), sizeof(cookie));
+        cr_assert(t.local >= sp && t.local + sizeof(cookie) <= r.copy.addr + r.copy.n);
+        memcpy(&cookie, r.copy.bytes + (t.local - r.copy.addr), sizeof(cookie));
         cr_assert_eq(cookie, 0x5157505257415243);
 
         /* Not a byte is left behind. */
