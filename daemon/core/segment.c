@@ -407,9 +407,7 @@ static bool segment_settled(const Segment *s, Now now)
 /* Return: whether it is still there. */
 static bool segment_settle(Segment *s, Now now)
 {
-        Task *task = s->task;
-
-        if (task) {
+        if (s->task) {
                 if (!segment_settled(s, now))
                         return true;
                 if (s->sequence == 0) {
@@ -418,7 +416,6 @@ static bool segment_settle(Segment *s, Now now)
                 }
                 segment_leave_task(s);
                 segment_free_targets(s);
-                task_offer(task, now);
         }
         if (!s->over && now.mono_ns >= s->halted_mono_ns + SPAN_END_WAIT_NS) {
                 s->over = true;

@@ -163,7 +163,7 @@ static void run(uint64_t seed)
         s->random = seed * 0x9e3779b97f4a7c15ULL;
         s->sleeping_from_tid = 30000;
         s->event_latency_ns = sim_random(s, 3) * 40 * NS_PER_MS;
-        s->sample_latency_ns = sim_random(s, 3) * 7 * NS_PER_MS;
+        s->sample_latency_ns = sim_random(s, 3) * 30 * NS_PER_MS;
         s->stack_latency_ns = sim_random(s, 2) * sim_random(s, 300) * NS_PER_MS;
         s->stack_fails_one_in = sim_random(s, 2) * (2 + sim_random(s, 100));
         s->refuse_one_in = sim_random(s, 2) * (50 + sim_random(s, 1000));

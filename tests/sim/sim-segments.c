@@ -154,6 +154,22 @@ Test(sim, samples_after_the_stop_are_dropped)
         sim_finish(s);
 }
 
+/* The task is over, then the earlier stop is heard of, then samples come that were taken between. */
+Test(sim, samples_come_later_than_an_earlier_stop)
+{
+        Sim *s = sim_with_task(NULL);
+
+        s->event_latency_ns = 40 * NS_PER_MS;
+        s->sample_latency_ns = 70 * NS_PER_MS;
+        sim_start(s, 1, "x", "/slow", 100);
+        sim_to(s, 59975);
+        sim_stop(s, "x");
+        sim_to(s, 61000);
+        cr_assert_eq(sim_span(s, "x")->n_snapshots, 5994); /* 40 … 59970 */
+        cr_assert_eq(counter_get(COUNTER_SAMPLES_AFTER_STOP), 3);
+        sim_finish(s);
+}
+
 /* Samples that were taken before the stop and come after it are not lost. */
 Test(sim, samples_come_late)
 {
@@ -324,16 +340,32 @@ Test(sim, continued_of_a_fast_one)
         Sim *s = sim_with_task(NULL);
 
         sim_start(s, 1, "a", "/slow", 100);
+        sim_continue(s, 1, "a", "a0", 0);
         sim_continue(s, 1, "a", "a1", 101);
         sim_to(s, 150);
         sim_stop(s, "a");
         sim_to(s, 1000);
         cr_assert_eq(sim_active_targets(s), 0);
+        cr_assert_eq(sim_first_task(s)->n_pending, 0);
         sim_stop(s, "a1");
         cr_assert_eq(s->result, CORE_E_UNKNOWN);
-        cr_assert_eq(counter_get(COUNTER_SEGMENTS_FAST), 2);
+        cr_assert_eq(counter_get(COUNTER_SEGMENTS_FAST), 3);
         sim_continue(s, 1, "a", "a2", 102);
         cr_assert_eq(s->result, CORE_E_UNKNOWN);
+        sim_finish(s);
+}
+
+/* Its stop is heard before the timer has found the first one slow. */
+Test(sim, continued_stops_without_the_timer)
+{
+        Sim *s = sim_with_task(NULL);
+
+        sim_start(s, 1, "a", "/slow", 100);
+        sim_continue(s, 1, "a", "a1", 101);
+        sim_to(s, 199);
+        s->now_ns += 5 * NS_PER_MS;
+        sim_stop(s, "a1");
+        cr_assert_eq(sim_span(s, "a1")->n_snapshots, 20);
         sim_finish(s);
 }
 
@@ -431,16 +463,18 @@ Test(sim, switched_before_the_end_of_the_task)
         sim_finish(s);
 }
 
-/* Many switches: former targets are forgotten in time. */
+/* Many switches: only so many former targets are remembered. */
 Test(sim, switched_all_the_time)
 {
         Sim *s = sim_with_task(NULL);
 
+        s->sample_latency_ns = 300 * NS_PER_MS;
         sim_start(s, 1, "x", "/slow", 100);
         for (int n = 1; n < 500; n++) {
                 sim_pass_ns(s, 3 * NS_PER_MS);
                 sim_switch(s, "x", 100 + n % 7);
         }
+        cr_assert_gt(counter_get(COUNTER_SAMPLES_UNCLAIMED), 100);
         sim_finish(s);
 }
 
