@@ -425,7 +425,7 @@ int module_cache_load(ModuleCache *c, pid_t pid, int stop_fd, ProcMap **ret)
         _cleanup_(freep) char *text = NULL;
         Load load = {.cache = c, .pid = pid};
         char path[64];
-        size_t size;
+        size_t size = 0;
         int r;
 
         r = maps_read(pid, &text, &size);

@@ -177,7 +177,7 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
         size_t at = 0;
 
         for (size_t i = n_frames; i-- > 0 && !cut;) {
-                const Place *p;
+                const Place *p = NULL;
                 int r;
 
                 if (!frames[i].kernel && !frames[i].module) {
@@ -198,9 +198,9 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
 int namer_stack(
         Namer *n, const Frame *frames, size_t n_frames, char ***ret, size_t *ret_n, bool *ret_cut)
 {
-        size_t n_signatures, size;
+        size_t n_signatures = 0, size;
         char **signatures = NULL, *strings;
-        bool cut;
+        bool cut = false;
         int r;
 
         /* Not while a stack is in work, which points to them. */

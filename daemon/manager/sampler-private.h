@@ -81,11 +81,12 @@ struct Target {
         CaptureThread *thread; /* NULL: gone */
         EventNode *gone_node;
         uint64_t first_mono_ns, period_ns;
-        uint64_t due_mono_ns;    /* the sample that is due next, or being taken */
-        uint64_t wake_mono_ns;   /* when to look at it again */
-        uint64_t sample_mono_ns; /* of its newest sample */
-        size_t heap_index;       /* SIZE_MAX: in no heap */
-        bool taking;             /* due, and counted as such */
+        uint64_t due_mono_ns;     /* the sample that is due next, or being taken */
+        uint64_t wake_mono_ns;    /* when to look at it again */
+        uint64_t sample_mono_ns;  /* of its newest sample, as reported */
+        uint64_t capture_mono_ns; /* and when it was captured */
+        size_t heap_index;        /* SIZE_MAX: in no heap */
+        bool taking;              /* due, and counted as such */
         bool shot_out;
         unsigned n_unstable;
         uint64_t stack_id; /* of its newest sample, 0: none yet */

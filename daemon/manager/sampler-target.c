@@ -12,6 +12,10 @@
 #define TOGETHER_NS 50000
 /* The wire's unit of time: lateness below it is not reported. */
 #define PUNCTUAL_NS NS_PER_MS
+/* The grid lies so much after the times asked for (or a quarter of the period). Programs that are
+ * in step with it, having timers of their own that started with the span, would else be caught just
+ * when they change what they do, and a sample at the very expiry of a threshold proves nothing yet. */
+#define PHASE_NS (5 * NS_PER_MS / 2)
 /* A shot takes some 10 µs; when none has come by then, the thread has left the CPU, and can be
  * pulled. */
 #define SHOT_NS (NS_PER_MS / 2)
@@ -20,7 +24,7 @@
 #define PAUSE_NS    200000
 #define NOT_IN_HEAP SIZE_MAX
 /* Most stacks are smaller. */
-#define FIRST_WANT  4096
+#define FIRST_WANT 4096
 
 /* ---- the heap: earliest wake_mono_ns first ---- */
 
@@ -141,13 +145,17 @@ static void begin(Target *t, uint64_t now)
         t->taking = true;
 }
 
-/* After a sample that was so late that it has its true time, the next due time may lie before that. */
+/*
+ * The time to be reported of a capture: when it was due, if it came that near. After a sample that was so late that it
+ * has its true time, the next due time may lie before that.
+ */
 static uint64_t sample_time(Target *t, uint64_t capture_mono_ns)
 {
         bool punctual = capture_mono_ns >= t->due_mono_ns &&
                         capture_mono_ns - t->due_mono_ns < PUNCTUAL_NS &&
                         t->due_mono_ns > t->sample_mono_ns;
 
+        t->capture_mono_ns = capture_mono_ns;
         t->sample_mono_ns = punctual ? t->due_mono_ns : capture_mono_ns;
         return t->sample_mono_ns;
 }
@@ -345,7 +353,8 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
         t->sampler = s;
         t->id = id;
         t->heap_index = NOT_IN_HEAP;
-        t->first_mono_ns = spec->first_mono_ns;
+        t->first_mono_ns = spec->first_mono_ns +
+                           (spec->period_ns / 4 < PHASE_NS ? spec->period_ns / 4 : PHASE_NS);
         t->period_ns = spec->period_ns;
         t->due_mono_ns = now_mono_ns;
         t->gone_node = calloc(1, sizeof(*t->gone_node));

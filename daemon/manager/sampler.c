@@ -76,7 +76,7 @@ bool sampler_emit_sample(Sampler *s, Target *t, uint64_t mono_ns, uint64_t stack
         SamplerEvent e = {
                 .type = SAMPLER_SAMPLE,
                 .target = t->id,
-                .mono_ns = mono_ns,
+                .mono_ns = t->capture_mono_ns,
                 .wall_ns = mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
                 .stack_last = t->stack_id != 0 && t->stack_id != stack_id,

@@ -31,8 +31,9 @@ typedef enum SamplerEventType {
 typedef struct SamplerEvent {
         SamplerEventType type;
         TargetId target;
-        uint64_t mono_ns;
-        uint64_t wall_ns;
+        uint64_t mono_ns; /* of the capture: is it inside of the span? */
+        uint64_t
+                wall_ns; /* to be reported: of the due time, if the capture came within a millisecond after it */
         uint64_t stack_id; /* unique for the daemon's life time */
         bool failed;       /* STACK: not to be had; already counted */
         bool stack_last; /* SAMPLE: no further sample will name the previous stack_id of this target
