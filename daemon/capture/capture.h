@@ -25,14 +25,14 @@ typedef struct Capture Capture;
 typedef struct CaptureThread CaptureThread;
 
 typedef enum CaptureStatus {
-        CAPTURE_REPEATED,  /* has not run since the last CAPTURE_TAKEN of it: the same stack */
-        CAPTURE_TAKEN,     /* copy is filled in */
-        CAPTURE_RUNNING,   /* on CPU: a shot is out */
-        CAPTURE_UNSTABLE,  /* ran while it was read: pull again */
-        CAPTURE_GONE,      /* the thread has ended */
-        CAPTURE_FAULT,     /* its stack cannot be read: not mapped, or memory whose owner could make
+        CAPTURE_REPEATED, /* has not run since the last CAPTURE_TAKEN of it: the same stack */
+        CAPTURE_TAKEN,    /* copy is filled in */
+        CAPTURE_RUNNING,  /* on CPU: a shot is out */
+        CAPTURE_UNSTABLE, /* ran while it was read: pull again */
+        CAPTURE_GONE,     /* the thread has ended */
+        CAPTURE_FAULT,    /* its stack cannot be read: not mapped, or memory whose owner could make
                               the reader wait (of a file, or under userfaultfd) */
-        CAPTURE_BUSY,      /* no buffer is free now: pull again */
+        CAPTURE_BUSY,     /* no buffer is free now: pull again */
 } CaptureStatus;
 
 /* Names the state of a process' mappings: what is the same as before has, as far as code goes, the

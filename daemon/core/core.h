@@ -18,13 +18,15 @@
  * snapshot. Pure logic: no I/O, no clock; every entry takes Now, and what is to be done outside
  * goes through CoreOps. Main thread only.
  *
- *   Instance   a (service, instance) of the OAP's world, alive while at least one client is
- * attached or one of its tasks is not yet reported finished Task       a profile task of one
- * instance: WAITING → RUNNING → ENDING → (gone). The end is StartTime + Duration on the wall clock,
- * whatever happened in between; each step looks at the wall clock anew Segment    a request on one
- * thread, announced by a client: PENDING until it has lasted longer than the threshold (strictly)
- * and a slot is free, then PROFILING; STOPPED while its last samples settle Target     what the
- * sampler samples: one thread for one stretch of time of one segment
+ *   Instance  a (service, instance) of the OAP's world, alive while at least one client is attached
+ *             or one of its tasks is not yet reported finished
+ *   Task      a profile task of one instance: WAITING → RUNNING → ENDING → (gone). The end is
+ *             StartTime + Duration on the wall clock, whatever happened in between; each step looks
+ *             at the wall clock anew
+ *   Segment   a request on one thread, announced by a client: PENDING until it has lasted longer
+ *             than the threshold (strictly) and a slot is free, then PROFILING; STOPPED while its
+ *             last samples settle
+ *   Target    what the sampler samples: one thread for one stretch of time of one segment
  *
  * A sample waits, held by its segment, until (a) the segment is PROFILING or was when it stopped,
  * (b) its stack is READY or FAILED, and those of all earlier ones, and (c) `profile.settle_ms` have

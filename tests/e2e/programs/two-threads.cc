@@ -9,7 +9,8 @@
 
 #include "program.h"
 
-namespace work {
+namespace work
+{
 
 std::atomic<bool> stop{false};
 std::mutex print;
@@ -53,7 +54,8 @@ template <typename F> NOINLINE void segment(struct swprof *c, const char *name, 
         f();
         end = now_wall_ms();
         std::lock_guard<std::mutex> lock(print);
-        printf("{\"name\": \"%s\", \"segment\": \"%s\", \"start\": %.3f, ", name, swprof_span_segment_id(&span), start);
+        printf("{\"name\": \"%s\", \"segment\": \"%s\", \"start\": %.3f, ", name,
+                swprof_span_segment_id(&span), start);
         swprof_span_stop(c, &span, 0);
         printf("\"end\": %.3f, \"stop\": %.3f}\n", end, now_wall_ms());
 }
@@ -69,7 +71,8 @@ int main(int argc, char **argv)
                 return 1;
         wait_watched(c, "/threads");
         std::thread cpu([&] { work::segment(c, "cpu", [] { work::burn(); }); });
-        std::thread blocked([&] { work::segment(c, "recv", [&] { work::wait_for_peer(fds[0]); }); });
+        std::thread blocked(
+                [&] { work::segment(c, "recv", [&] { work::wait_for_peer(fds[0]); }); });
         sleep_ms((unsigned)atoi(argv[3]));
         work::stop = true;
         if (write(fds[1], "x", 1) != 1)

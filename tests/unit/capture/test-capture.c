@@ -17,7 +17,6 @@
 /* Real captures of real threads, by each backend. Skipped, with the reason, where the host allows
  * none. */
 
-
 #include "capture/capture.h"
 #include "util/cleanup.h"
 #include "util/time.h"
@@ -285,8 +284,8 @@ ParameterizedTest(int *backend, capture, refuses_memory_that_could_block)
         stacks[2] = map_stack(SIZE, -1, MAP_PRIVATE | MAP_ANONYMOUS);
         memset(stacks[2], 0, SIZE);
         uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-        reg = (struct uffdio_register){.range = {(uintptr_t)stacks[2], SIZE},
-                .mode = UFFDIO_REGISTER_MODE_MISSING};
+        reg = (struct uffdio_register){
+                .range = {(uintptr_t)stacks[2], SIZE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
         if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0 || ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
                 stacks[2] = NULL; /* this kernel has no userfaultfd */
         for (int i = 0; i < 3 && stacks[i]; i++) {

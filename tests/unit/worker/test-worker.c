@@ -325,6 +325,32 @@ Test(worker, other_mount_namespace_by_path)
         check_other_namespace(true);
 }
 
+/* Another file has been mounted where the path leads to; the kernel calls nothing deleted. */
+Test(worker, path_leads_to_another_file)
+{
+        _cleanup_(worker_freep) Worker *w = NULL;
+        _cleanup_(procmap_unrefp) ProcMap *map = NULL;
+        _cleanup_(folder_free) Folder f = folder_new();
+        _cleanup_(child_stop) Child c = {0};
+        char command[512];
+        Frame frame;
+
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                cr_skip_test("no mount namespaces here");
+        c = child_start(f.program, NULL);
+        cr_assert(c.waits);
+        cr_assert_eq(mount("none", f.path, "tmpfs", 0, NULL), 0);
+        snprintf(command, sizeof(command), "cp /bin/true %s", f.program);
+        cr_assert_eq(system(command), 0);
+        drop_capabilities();
+        w = new_worker(false, 500);
+        map = load(w, c.pid);
+        cr_assert(map);
+        frame = frame_at(map, c.waits);
+        cr_assert(frame.module && !frame.module->cfi);
+        check_frame(w, map, frame, "song.[unknown]");
+}
+
 Test(worker, processes_share_modules)
 {
         _cleanup_(worker_freep) Worker *w = new_worker(false, 500);
@@ -421,6 +447,33 @@ Test(worker, depth)
 }
 
 /* More answers than the mailbox holds: they wait, and none is lost. */
+Test(worker, slow_reader_of_stacks)
+{
+        _cleanup_(worker_freep) Worker *w = new_worker(false, 500);
+        _cleanup_(procmap_unrefp) ProcMap *map = load(w, getpid());
+
+        for (uint64_t i = 0; i < 900; i++) {
+                WorkerStack s = {
+                        .ticket = i,
+                        .map = procmap_ref(map),
+                        .n_frames = 2,
+                        .frames = many_frames(map, 2),
+                };
+
+                cr_assert_eq(worker_symbolize(w, &s), 0);
+        }
+        for (uint64_t i = 0; i < 900; i++) {
+                WorkerStack s;
+
+                wait_readable(worker_stacks(w));
+                cr_assert_eq(mailbox_pop(worker_stacks(w), &s), 0);
+                cr_assert_eq(s.ticket, i);
+                cr_assert_eq(s.n_signatures, 2);
+                procmap_unref(s.map);
+                free(s.signatures);
+        }
+}
+
 Test(worker, slow_reader)
 {
         _cleanup_(worker_freep) Worker *w = new_worker(false, 500);

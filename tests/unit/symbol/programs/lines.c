@@ -1,5 +1,5 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* Places whose addresses are labels, and whose lines the test knows: lines do not move. */
+/* SPDX-License-Identifier: Apache-2.0; places whose lines the test knows: lines do not move. */
+/* clang-format off */
 #include <stdio.h>
 
 static inline __attribute__((always_inline)) int inner(int x)
