@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0; places whose lines the test knows: lines do not move. */
+/* SPDX-License-Identifier: Apache-2.0 */
 /* clang-format off */
 #include <stdio.h>
 
@@ -51,3 +51,4 @@ int main(int argc, char **argv)
 {
         return puts("") + outer(argc) + hidden(argc) + known_as(argc) == 12345;
 }
+/* The test knows lines and columns of this file: it is not formatted, and lines do not move. */
