@@ -144,16 +144,22 @@ Test(worker, lines)
         free(s.signatures);
 }
 
-/* Files are not opened by map_files without these. */
-static void drop_capabilities(void)
+/* Files are not opened by map_files without these. Threads that start inherit it. */
+static void use_capabilities(bool yes)
 {
         struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
         struct __user_cap_data_struct data[2];
+        static const unsigned caps[] = {CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE};
 
         cr_assert_eq(syscall(SYS_capget, &header, data), 0);
-        data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective &= ~CAP_TO_MASK(CAP_SYS_ADMIN);
-        data[CAP_TO_INDEX(CAP_CHECKPOINT_RESTORE)].effective &=
-                ~CAP_TO_MASK(CAP_CHECKPOINT_RESTORE);
+        for (size_t i = 0; i < 2; i++) {
+                struct __user_cap_data_struct *d = &data[CAP_TO_INDEX(caps[i])];
+
+                if (yes)
+                        d->effective |= d->permitted & CAP_TO_MASK(caps[i]);
+                else
+                        d->effective &= ~CAP_TO_MASK(caps[i]);
+        }
         cr_assert_eq(syscall(SYS_capset, &header, data), 0);
 }
 
@@ -162,7 +168,7 @@ Test(worker, own_process_by_path)
         _cleanup_(worker_freep) Worker *w = NULL;
         _cleanup_(procmap_unrefp) ProcMap *map = NULL;
 
-        drop_capabilities();
+        use_capabilities(false);
         w = new_worker(false, 500);
         map = load(w, getpid());
         cr_assert(map);
@@ -230,6 +236,8 @@ static Folder folder_new(void)
 
 static void folder_free(Folder *f)
 {
+        use_capabilities(true);
+        umount2(f->path, MNT_DETACH);
         unlink(f->program);
         rmdir(f->path);
 }
@@ -276,7 +284,7 @@ Test(worker, replaced_file)
         check_child(w, &c);
         worker_free(w);
         /* Where only the path leads to a file: none is better than a wrong one. */
-        drop_capabilities();
+        use_capabilities(false);
         w = new_worker(false, 500);
         map = load(w, c.pid);
         frame = frame_at(map, c.waits);
@@ -310,7 +318,7 @@ static void check_other_namespace(bool by_path)
                 cr_skip_test("no mount namespaces here");
         cr_assert(access(f.program, F_OK) < 0);
         if (by_path)
-                drop_capabilities();
+                use_capabilities(false);
         w = new_worker(false, 500);
         check_child(w, &c);
 }
@@ -342,7 +350,7 @@ Test(worker, path_leads_to_another_file)
         cr_assert_eq(mount("none", f.path, "tmpfs", 0, NULL), 0);
         snprintf(command, sizeof(command), "cp /bin/true %s", f.program);
         cr_assert_eq(system(command), 0);
-        drop_capabilities();
+        use_capabilities(false);
         w = new_worker(false, 500);
         map = load(w, c.pid);
         cr_assert(map);
