@@ -24,6 +24,7 @@ enum {
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
+        CLONE_MAX = 32,       /* bytes of clone() behind its CFI */
         GAP_MIN = 9,          /* bytes; shorter ones are the padding between functions */
         STUB_SIZE = 16,       /* bytes in a PLT; .plt.got has two in as many */
         STUB_PUSHED = 11,     /* where in a stub its number has been pushed */
@@ -55,6 +56,7 @@ typedef struct Builder {
         Fde *fdes;
         size_t n_fdes, fdes_size;
         CfiRows rows;
+        bool as_entered; /* the last FDE ended with the stack as at its function's entry */
 } Builder;
 
 static void builder_deinit(Builder *b)
@@ -408,6 +410,7 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         CfiProgram p;
         int r;
 
+        b->as_entered = false;
         cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
         while ((r = cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
                 if (row_end <= start)
@@ -418,6 +421,8 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
                 if (r)
                         return error_trace(r);
                 start = row_end;
+                b->as_entered = rule->cfa == CFI_CFA_REG && rule->cfa_reg == X86_RSP &&
+                                rule->cfa_offset == 8;
         }
         /* The gap behind it, or what a broken program left over. */
         return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
@@ -494,13 +499,31 @@ static int builder_stubs(Builder *b, CfiBytes gap)
         return error_trace(r);
 }
 
-/* Code without CFI: two kinds of it can be told by their bytes. */
+/* The C library ends the CFI of clone() before the system call: it would be wrong in the child, on
+ * another stack. The parent, which may wait there (vfork), is on that of the entry up to its `ret`. */
+static int builder_clone(Builder *b, CfiBytes gap)
+{
+        CfiRule rule = {.cfa = CFI_CFA_REG, .cfa_reg = X86_RSP, .cfa_offset = 8};
+        ptrdiff_t n = gap.end - gap.p < CLONE_MAX ? gap.end - gap.p : CLONE_MAX;
+        int r;
+
+        if (!b->as_entered || n < GAP_MIN || gap.p[0] != 0x0f || gap.p[1] != 0x05)
+                return 0;
+        rule.how[X86_RIP] = CFI_REG_OFFSET;
+        rule.offset[X86_RIP] = -8;
+        r = cfi_rows_add(&b->rows, gap.vaddr, &rule);
+        return error_trace(r ? r : cfi_rows_add(&b->rows, gap.vaddr + (uint64_t)n, &rule_none));
+}
+
+/* Code without CFI: some kinds of it can be told by their bytes. */
 static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 {
         int r = 0;
 
         if (end - start < GAP_MIN)
                 return 0;
+        for (size_t i = 0; r == 0 && i < b->n_texts; i++)
+                r = builder_clone(b, text_bytes(b, i, start, end));
         for (size_t i = 0; r == 0 && i < b->n_texts; i++) {
                 uint64_t at = start;
 

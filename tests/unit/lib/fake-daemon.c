@@ -187,7 +187,9 @@ const char *fake_take(FakeDaemon *d)
         ssize_t n;
 
         d->text[0] = '\0';
-        while ((n = recv(d->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) > 0) {
+        /* What there is no room to describe stays for the next call. */
+        while (used < sizeof(d->text) / 2 &&
+                (n = recv(d->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) > 0) {
                 if (d->last)
                         swprof__client_packet__free_unpacked(d->last, NULL);
                 d->last = swprof__client_packet__unpack(NULL, (size_t)n, bytes);

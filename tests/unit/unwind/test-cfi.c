@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
+#include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdw.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "target.h"
 
@@ -228,4 +230,30 @@ Test(cfi, vdso, .fini = check_leaks)
         if (!m)
                 cr_skip_test("no vDSO here");
         cr_assert_gt(cfi_table_n_rows(m->cfi), 2);
+}
+
+/* The parent waits in clone() behind the end of its CFI, on the stack of the function's entry. */
+Test(cfi, clone_of_the_c_library, .fini = check_leaks)
+{
+        static const uint8_t call[] = {0x0f, 0x05}; /* syscall */
+        const uint8_t *clone_code = (const uint8_t *)dlsym(RTLD_DEFAULT, "clone"), *hit;
+        const CfiRule *rule;
+        CfiTable *table;
+        Dl_info info;
+        Elf *elf;
+        int fd;
+
+        cr_assert(clone_code && dladdr(clone_code, &info));
+        hit = memmem(clone_code, 128, call, sizeof(call));
+        cr_assert(hit);
+        fd = open(info.dli_fname, O_RDONLY | O_CLOEXEC);
+        elf_version(EV_CURRENT);
+        elf = elf_begin(fd, ELF_C_READ, NULL);
+        cr_assert_eq(cfi_table_new(&table, elf, NULL), 0);
+        rule = cfi_table_find(table, (uint64_t)(hit + sizeof(call) - (uint8_t *)info.dli_fbase));
+        cr_assert(rule->cfa == CFI_CFA_REG && rule->cfa_reg == X86_RSP && rule->cfa_offset == 8);
+        cr_assert(rule->how[X86_RIP] == CFI_REG_OFFSET && rule->offset[X86_RIP] == -8);
+        cfi_table_free(table);
+        elf_end(elf);
+        close(fd);
 }
