@@ -123,13 +123,13 @@ static void thread_drop_buffer(CaptureThread *t)
 }
 
 /* Writes a request that no program is working on yet. */
-static void thread_request(CaptureThread *t)
+static void thread_request(CaptureThread *t, size_t want)
 {
         Capture *c = t->capture;
         struct swp_slot *s = thread_slot(t);
 
         s->tid = (uint32_t)t->tid;
-        s->want = (uint32_t)t->want;
+        s->want = (uint32_t)want;
         s->buffer = t->buffer;
         s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0);
         s->known_switches = t->known_switches;
@@ -303,7 +303,7 @@ static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, Cap
                 if (results[i].status != CAPTURE_BUSY)
                         continue;
                 thread_take_buffer(threads[i]);
-                thread_request(threads[i]);
+                thread_request(threads[i], threads[i]->want);
                 if (capture_bpf_iter(c->bpf)) {
                         /* Out of file descriptors or memory, for now: that need not stop the
                          * others. */
@@ -325,7 +325,8 @@ static CaptureStatus fire(CaptureThread *t)
 
         if (!c->fp && !thread_take_buffer(t))
                 return CAPTURE_BUSY;
-        thread_request(t);
+        /* What a shot lacks cannot be had later. */
+        thread_request(t, c->max_stack_bytes);
         r = shot_fire(&t->shot, c->bpf, t->tid, t->slot);
         if (r == 0) {
                 c->n_shots++;
@@ -394,7 +395,7 @@ static int thread_identify(CaptureThread *t)
         CaptureResult result;
         int r;
 
-        thread_request(t);
+        thread_request(t, t->want);
         if (capture_bpf_iter(t->capture->bpf)) {
                 r = capture_bpf_pull_iter(t->capture->bpf, t->iter_fd, t->slot);
         } else {

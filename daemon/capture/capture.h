@@ -90,8 +90,8 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
 CaptureThread *capture_thread_free(CaptureThread *t);
 DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
 
-/* Bytes to copy from now on (4 KiB at first; at most capture.max_stack_bytes and SWP_STACK_BYTES).
- */
+/* Bytes that pulls copy from now on (4 KiB at first; at most capture.max_stack_bytes and
+ * SWP_STACK_BYTES). Shots always copy as much as they may. */
 void capture_thread_set_want(CaptureThread *t, size_t bytes);
 /* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be
  * read. */
