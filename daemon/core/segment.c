@@ -106,12 +106,18 @@ static void segment_destroy(Segment *s)
 static Segment *segment_alloc(Segment *parent, const SpanStartEvent *event, Now now)
 {
         Segment *s = calloc(1, sizeof(*s));
+        const char *operation = event->operation, *trace_id = event->trace_id;
 
         if (!s)
                 return NULL;
+        /* What is not said of a continued one is its parent's; a trace needs an id. */
+        if (parent && !operation[0])
+                operation = parent->operation;
+        if (!trace_id[0])
+                trace_id = parent ? parent->trace_id : event->segment_id;
         s->id = strdup(event->segment_id);
-        s->operation = strdup(event->operation);
-        s->trace_id = strdup(event->trace_id);
+        s->operation = strdup(operation);
+        s->trace_id = strdup(trace_id);
         if (parent) {
                 s->sub = true;
                 s->request = parent->request;

@@ -220,8 +220,13 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
-        SimSpan *span = sim_span(userdata, report->segment_id);
+        SimSpan *span = sim_span(userdata, report->segment_id), *first = span;
 
+        /* Nothing is said of operation and trace of continued ones: they are the request's. */
+        while (first->parent[0])
+                first = sim_span(userdata, first->parent);
+        cr_assert_str_eq(report->trace_id, first->id);
+        cr_assert(report->operation[0]);
         cr_assert_gt(span->n_snapshots, 0);
         cr_assert_geq(report->end_wall_ms, report->start_wall_ms);
         cr_assert_eq(!!report->parent_segment_id, span->parent[0] != '\0');
@@ -596,7 +601,6 @@ SimSpan *sim_continue(Sim *s, uint64_t client, const char *parent, const char *i
         copy(span->parent, parent);
         copy(item.id, id);
         copy(item.parent, parent);
-        copy(item.operation, "sub");
         event(s, item);
         return span;
 }
