@@ -150,7 +150,6 @@ static void poll_done(void *userdata, const RpcResult *result)
         bool recovered = backend_ended(p->backend, LANE_POLL, poller->started_mono_ns, result);
         int r;
 
-        poller->polling = false;
         if (recovered)
                 pollers_spread(p);
         if (result->status == RPC_OK) {
@@ -162,6 +161,8 @@ static void poll_done(void *userdata, const RpcResult *result)
         } else {
                 poller->due_mono_ns = p->backend->now.mono_ns; /* when the lane opens */
         }
+        /* Not before: a command may end the instance, which frees a poller that does not poll. */
+        poller->polling = false;
         poller_release(poller);
 }
 

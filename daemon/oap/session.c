@@ -50,10 +50,22 @@ int session_new(Session **ret, const Config *config, Core *core, uint32_t (*rand
         return 0;
 }
 
+/* Also those of a stream under way, which may have arrived. */
+static void session_log_undelivered(const Session *s)
+{
+        size_t n = s->buffer ? buffer_n(s->buffer) : 0;
+
+        if (n > 0 || s->segments.n > 0 || s->finishes.n > 0)
+                log_warning("Not delivered at the end: %zu snapshots, %zu trace segments, "
+                            "the ends of %zu tasks",
+                        n, s->segments.n, s->finishes.n);
+}
+
 Session *session_free(Session *s)
 {
         if (!s)
                 return NULL;
+        session_log_undelivered(s);
         backend_deinit(&s->backend);
         finishes_deinit(&s->finishes);
         segments_deinit(&s->segments);

@@ -9,6 +9,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import tempfile
 
@@ -45,12 +46,17 @@ class Peer(Client):
 
     def stop(self, timeout=10):
         """Return: the exit code."""
+        self._process.send_signal(signal.SIGCONT)   # it may be paused
         self._process.terminate()
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+    def pause(self):
+        """From now on its connections stand, and nothing is read or answered."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def __enter__(self):
         return self.start()

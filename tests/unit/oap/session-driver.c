@@ -21,6 +21,8 @@
  *   segment SERVICE INSTANCE SEGMENT OPERATION START END [PARENT]
  *   finish SERVICE INSTANCE TASK
  *   flush, active 0|1, status, quit
+ *
+ * A task of the endpoint "/leave" makes its instance go at once.
  */
 
 #define WORDS_MAX     64
@@ -34,6 +36,7 @@ static char *stack_names[STACKS_MAX];
 static Stack *stacks[STACKS_MAX];
 static size_t n_stacks;
 static uint32_t chance;
+static Session *session;
 
 static uint32_t fixed_random(void)
 {
@@ -47,6 +50,8 @@ int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now)
                 i->last_command_wall_ms = command->create_wall_ms;
         printf("task %s %s %s %s %lld\n", i->service, i->name, command->task_id, command->endpoint,
                 (long long)command->create_wall_ms);
+        if (strcmp(command->endpoint, "/leave") == 0)
+                session_instance_removed(session, i);
         return 0;
 }
 
@@ -265,6 +270,7 @@ int main(int argc, char **argv)
         config.oap_heartbeat = config.oap_heartbeat_interval_ms > 0;
         if (session_new(&s, &config, NULL, fixed_random) < 0)
                 die("no session");
+        session = s;
         for (;;) {
                 struct pollfd fds[] = {{.fd = STDIN_FILENO, .events = POLLIN},
                         {.fd = session_fd(s), .events = POLLIN}};

@@ -182,6 +182,14 @@ class Session(unittest.TestCase):
         driver.do("attach svc inst")
         self.peer.wait_until(lambda r: r["polls"], TIMEOUT_S)
 
+    def test_instance_goes_with_the_first_of_its_tasks(self):
+        first = self.peer.inject_task("svc", endpointName="/leave", createTime=5000)
+        self.peer.inject_task("svc", endpointName="/other", createTime=7000)
+        driver = self.driver("poll=20")
+        driver.do("attach svc inst")
+        driver.wait_status(state="ready")
+        self.assertEqual([t[2] for t in driver.tasks], [first])
+
     def test_deadline(self):
         self.peer.fail("getProfileTaskCommands", hang=True)
         driver = self.driver("poll=20", "deadline=300")
@@ -224,9 +232,9 @@ class Session(unittest.TestCase):
         driver.snapshots("p", range(5))
         self.assertFalse(driver.status()["idle"])
         driver.do("flush")
-        recorded = self.peer.wait_until(lambda r: r["snapshots"], TIMEOUT_S)
         driver.wait_status(idle=True)
-        self.assertEqual(self.streams(self.peer.recorded()), [(5, "OK")])
+        recorded = self.peer.recorded()
+        self.assertEqual(self.streams(recorded), [(5, "OK")])
         self.assertEqual(len(recorded["snapshots"]), 5)
 
     def test_finish_after_the_last_stream(self):
@@ -407,6 +415,23 @@ class Session(unittest.TestCase):
         self.peer.wait_until(lambda r: len({c["method"] for c in r["calls"] if not c["status"]})
                              == 4, TIMEOUT_S)
         driver.snapshots("p", range(50))
+        begin = time.monotonic()
+        self.drivers.remove(driver)
+        self.assertEqual(driver.quit(), 0, driver.log)
+        # Not the calls' deadline of 5 s, and what was not delivered is told.
+        self.assertLess(time.monotonic() - begin, 4)
+        self.assertEqual(driver.wait_logged("100 snapshots"), 1, driver.log)
+
+    def test_freed_while_the_server_sleeps(self):
+        driver = self.ready_driver()
+        self.peer.pause()
+        driver.snapshots("p", range(50), "main " + "x" * 800)
+        driver.do("flush")
+        begin = time.monotonic()
+        self.drivers.remove(driver)
+        self.assertEqual(driver.quit(), 0, driver.log)
+        self.assertLess(time.monotonic() - begin, 4)
+        self.assertEqual(driver.wait_logged("50 snapshots"), 1, driver.log)
 
     def test_freed_without_a_server(self):
         driver = self.driver(server="127.0.0.1:1")
