@@ -79,6 +79,18 @@ class Stop(SwprofdTest):
         # What was taken until the stop, not only what an earlier batch had.
         self.assertGreaterEqual(got[-1]["time"], before * 1000 - 30)
 
+    def test_stop_while_the_backend_hangs(self):
+        """Its calls have a deadline of 30 s: the daemon does not wait for that, and says what is lost."""
+        self.peer.create_task("hang", "/hang", period=10)
+        program = self.program("idle", "hang", "one", "/hang", "span")
+        program.line()
+        program.line()
+        wait_until(lambda: any(int(s["captured"]) > 20 for s in self.daemon.status()["slots"]), 15, "samples")
+        self.peer.pause()
+        # 1.8 s, and some for the process to end: below the unit's TimeoutStopSec.
+        self.assertLess(self.daemon.stop(), 4)
+        self.assertRegex(self.daemon.log(), r"Not delivered at the end: [1-9]\d* snapshots")
+
     def test_thread_ends_without_stop(self):
         """A killed process: its slot is free, what was captured is delivered."""
         self.peer.create_task("killed", "/killed", period=10)
