@@ -265,6 +265,9 @@ static bool peer_receive(Peer *p)
 
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return false;
+        /* It closed with a list unread. Told once, ahead of the packets that it had still sent. */
+        if (n < 0 && errno == ECONNRESET)
+                return true;
         /* An empty packet comes with credentials, the end does not. */
         if (n < 0 || (n == 0 && message.msg_controllen == 0)) {
                 peer_free(p);

@@ -277,6 +277,21 @@ Test(listener, times)
         cr_assert_geq(fake_start.start_mono_ns, now);
 }
 
+/* The kernel tells of a reset before it gives out what was sent earlier. */
+Test(listener, events_before_an_end_with_a_list_unread)
+{
+        int fd = client_ready();
+        const char *operations[] = {"/b"};
+
+        fake_watch(1, operations);
+        listener_watch_changed(listener, fake_instance);
+        client_start(fd, "seg", 0, 0);
+        fake_take();
+        close(fd);
+        settle();
+        cr_assert_str_eq(fake_take(), "start seg '/op' ''\ngone\ndetach i\n");
+}
+
 /* Descriptors that a client sends along are not for us. */
 Test(listener, descriptors_are_not_taken)
 {
