@@ -419,7 +419,12 @@ Test(sampler, deep_stack_is_copied_anew)
         add(1);
         stack = next_of(SAMPLER_STACK);
         cr_assert(!stack.failed);
-        cr_assert_geq(stack.n_frames, 32);
+        /* On a busy machine it may be on its way down still. */
+        while (stack.n_frames < 32) {
+                drop(&stack);
+                stack = next_of(SAMPLER_STACK);
+                cr_assert(!stack.failed);
+        }
         cr_assert(has_function(&stack, deep_sleeper));
         cr_assert_eq(counter_get(COUNTER_STACKS_TRUNCATED), 0);
         drop(&stack);
