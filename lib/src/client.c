@@ -98,7 +98,7 @@ bool client_watches(struct swprof *c, const char *operation)
  */
 static void client_forked(struct swprof *c)
 {
-        connection_close(&c->connection);
+        connection_leave(&c->connection);
         c->welcomed = false;
         c->list = NULL;
         c->records = (RecordTable){0};
@@ -268,6 +268,9 @@ bool client_announce(struct swprof *c, Record *record)
         } else if (!client_watches(c, record->operation)) {
                 return false;
         }
+        /* A start that is lost costs a profile; a stop that is lost, a wrong one. */
+        if (!connection_has_room(&c->connection))
+                return false;
         wire_put_event(&b, type, &event);
         r = connection_send(&c->connection, b.bytes + b.begin, b.end - b.begin);
         if (r == CONNECTION_BROKEN)
@@ -300,7 +303,7 @@ static void client_read(struct swprof *c, uint64_t now)
                 int fd, r;
 
                 /* Before each read: what led to this word is in the socket, or was read. */
-                word = load(c->word);
+                word = atomic_load_explicit(c->word, memory_order_acquire);
                 r = connection_receive(&c->connection, c->packet, sizeof(c->packet), &size, &fd);
                 if (r == CONNECTION_NOT_NOW)
                         break;

@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "connection.h"
+
+/*
+ * The kernel allows twice that, for its own needs; no more is had by default. Packets that begin
+ * something have the first half.
+ */
+#define SEND_BUFFER 212992
 
 static bool connection_is_ours(const Connection *c)
 {
@@ -29,15 +37,30 @@ int connection_open(Connection *ret, const struct sockaddr_un *address)
                 close(fd);
                 return r;
         }
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
         *ret = (Connection){.fd = fd, .device = st.st_dev, .inode = st.st_ino};
         return 0;
+}
+
+void connection_leave(Connection *c)
+{
+        if (connection_is_ours(c))
+                close(c->fd);
+        c->fd = -1;
 }
 
 void connection_close(Connection *c)
 {
         if (connection_is_ours(c))
-                close(c->fd);
-        c->fd = -1;
+                shutdown(c->fd, SHUT_RDWR);
+        connection_leave(c);
+}
+
+bool connection_has_room(const Connection *c)
+{
+        int used;
+
+        return ioctl(c->fd, SIOCOUTQ, &used) < 0 || used < SEND_BUFFER;
 }
 
 static int condition(int error)

@@ -20,7 +20,13 @@ typedef struct Connection {
 
 /* Return: 0, -errno: not now. */
 int connection_open(Connection *ret, const struct sockaddr_un *address);
+/* Ends it, also where a child of a fork holds a copy of the socket. */
 void connection_close(Connection *c);
+/* Closes the copy of a child: the parent's connection goes on. */
+void connection_leave(Connection *c);
+
+/* Whether a packet that begins something may be sent: the rest of the room is for their ends. */
+bool connection_has_room(const Connection *c);
 
 enum {
         CONNECTION_DONE,

@@ -658,15 +658,37 @@ Test(client, lost_start)
         cr_assert_eq(swprof_watched(client, "/a"), 1);
 }
 
-Test(client, lost_stop)
+/* A start that is lost costs a profile, a stop that is lost a wrong one: there is room left for it. */
+Test(client, stop_after_lost_starts)
 {
+        static struct swprof_span spans[100];
         struct swprof_span span;
 
         OPEN_WATCHING("/a");
-        cr_assert_eq(start(&span, "s", "/a"), 1);
+        for (unsigned i = 0; i < 100; i++)
+                cr_assert_eq(start(&spans[i], NULL, "/a"), 1);
         fill_socket();
-        cr_assert_eq(swprof_span_stop(client, &span, 0), 0);
+        for (unsigned i = 0; i < 100; i++)
+                cr_assert_eq(swprof_span_stop(client, &spans[i], 0), 1);
+        cr_assert_eq(start(&span, NULL, "/a"), 0);
+        cr_assert_eq(swprof_watched(client, "/a"), 1);
+}
+
+Test(client, lost_stop)
+{
+        static struct swprof_span spans[1000];
+        unsigned n = 0;
+
+        OPEN_WATCHING("/a");
+        for (unsigned i = 0; i < 1000; i++) {
+                cr_assert_eq(start(&spans[i], i ? NULL : "s", "/a"), 1);
+                fake_take(&daemon_);
+        }
+        fill_socket();
+        while (swprof_span_stop(client, &spans[999 - n], 0) == 1)
+                cr_assert_lt(++n, 999);
         require_dropped();
+        cr_assert_eq(swprof_span_stop(client, &spans[0], 0), 0);
         fake_now_ns += NS_PER_S;
         swprof_watched(client, NULL);
         cr_assert(fake_accept(&daemon_));
@@ -691,6 +713,28 @@ Test(client, spans_that_are_never_stopped)
 }
 
 /* ---- close, fork, descriptors ---- */
+
+/* A child that never uses the client holds a copy of the socket: the end must be seen all the same. */
+Test(client, close_while_a_child_lives)
+{
+        pid_t child;
+        ssize_t n;
+        char byte;
+
+        open_client();
+        child = fork();
+        if (child == 0) {
+                alarm(5);
+                pause();
+                _exit(0);
+        }
+        fake_take(&daemon_);
+        client = swprof_close(client);
+        n = recv(daemon_.fd, &byte, 1, MSG_DONTWAIT);
+        cr_assert_eq(kill(child, SIGKILL), 0);
+        cr_assert_eq(waitpid(child, NULL, 0), child);
+        cr_assert_eq(n, 0);
+}
 
 Test(client, close_with_live_spans)
 {
