@@ -58,8 +58,9 @@ class Truth(SwprofdTest):
             for name, asked in (("A", 100), ("B", 100), ("C", 40), ("D", 60)):
                 found = self.node(nodes, name)
                 duration = sum(e["duration"] for e in found)
-                # A node for each line that calls: B has two, and each lacks up to one period.
-                self.assertGreaterEqual(duration, asked - PERIOD_MS * len(found) - 1, (name, t))
+                # A node for each line that calls: B has two, and each lacks up to one period. On a busy machine
+                # a sample may be late by some milliseconds; a lost one would be missed by a whole period.
+                self.assertGreaterEqual(duration, asked - PERIOD_MS * len(found) - PERIOD_MS / 2, (name, t))
                 self.assertLessEqual(duration, t[name] + 1, (name, t))
             paths = {tuple(function(f) for f in s["stack"]) for s in got}
             for path in paths:
