@@ -245,6 +245,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         core_step(m->core, now);
         if (m->session)
                 session_step(m->session, now);
+        stack_table_send(m->stacks);
         stack_table_expire(m->stacks, now.mono_ns);
         feed_watchdog(m, now.mono_ns);
         return 0;
@@ -299,7 +300,7 @@ static int on_post(sd_event_source *source, void *userdata)
                 next = min_ns(next, session_next_mono_ns(m->session));
         if (m->watchdog_ns)
                 next = min_ns(next, m->next_watchdog_mono_ns);
-        if (!list_empty(&m->deferred))
+        if (!list_empty(&m->deferred) || stack_table_waits(m->stacks))
                 next = min_ns(next, now.mono_ns + NS_PER_MS);
         if (m->stop_mono_ns)
                 next = min_ns(next, now.mono_ns + 10 * NS_PER_MS);
@@ -448,8 +449,9 @@ static int manager_start_sources(Manager *m)
         if (r >= 0)
                 r = sd_event_add_signal(m->event, NULL, SIGHUP, on_reload_signal, m);
         if (r >= 0)
-                r = sd_event_add_time(
-                        m->event, &m->timer, CLOCK_MONOTONIC, UINT64_MAX, 1, on_timer, m);
+                /* Fires at once: on_post, which sets it from then on, comes after other events
+                 * only, and the watchdog is to be fed even if there are none. */
+                r = sd_event_add_time(m->event, &m->timer, CLOCK_MONOTONIC, 0, 1, on_timer, m);
         if (r >= 0)
                 r = sd_event_add_post(m->event, &m->post, on_post, m);
         if (r >= 0)

@@ -12,6 +12,8 @@
 
 /* Longer than the core waits for a stack, so that a late answer still finds its target. */
 #define TARGET_LINGER_NS (35 * NS_PER_S)
+/* Of all stacks that wait for the worker: 64 MiB. While it reads a large binary, more would come than memory holds. */
+#define WAITING_FRAMES_MAX ((64 << 20) / sizeof(Frame))
 
 typedef struct Target {
         HashLink by_id;
@@ -42,6 +44,7 @@ struct StackTable {
         HashTable targets, entries;
         ListLink removed; /* of Target, oldest first */
         ListLink waiting; /* of Waiting */
+        size_t n_waiting_frames;
         unsigned n_pending;
 };
 
@@ -199,34 +202,60 @@ Stack *stack_table_sample(StackTable *t, TargetId target, uint64_t stack_id)
 
 int stack_table_frames(StackTable *t, SamplerEvent *event)
 {
-        Entry *e = entry_get(t, event->target, event->stack_id);
+        /* Its sample came before: an id that is not known was forgotten with its target. */
+        Entry *e = entry_find(t, event->stack_id);
         WorkerStack request = {
                 .ticket = event->stack_id,
                 .map = event->map,
                 .n_frames = event->n_frames,
                 .frames = event->frames,
         };
-        Waiting *w;
+        bool wanted = e && !event->failed, full = false;
+        Waiting *w = NULL;
 
-        if (e && !event->failed && list_empty(&t->waiting) &&
-                worker_symbolize(t->worker, &request) == 0)
+        if (wanted && list_empty(&t->waiting) && worker_symbolize(t->worker, &request) == 0)
                 return 0;
-        w = e && !event->failed ? calloc(1, sizeof(*w)) : NULL;
+        if (wanted) {
+                full = t->n_waiting_frames + event->n_frames > WAITING_FRAMES_MAX;
+                w = full ? NULL : calloc(1, sizeof(*w));
+        }
         if (!w) {
                 procmap_unref(event->map);
                 free(event->frames);
+                if (full)
+                        counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
                 if (e)
                         entry_fail(t, e);
-                return event->failed ? 0 : error_origin(-ENOMEM);
+                return wanted && !full ? error_origin(-ENOMEM) : 0;
         }
         w->request = request;
         list_append(&t->waiting, &w->link);
+        t->n_waiting_frames += event->n_frames;
         return 0;
+}
+
+void stack_table_send(StackTable *t)
+{
+        Waiting *w, *tmp;
+
+        list_for_each_safe (w, tmp, &t->waiting, link) {
+                size_t n_frames = w->request.n_frames;
+
+                if (worker_symbolize(t->worker, &w->request) > 0)
+                        return;
+                t->n_waiting_frames -= n_frames;
+                list_remove(&w->link);
+                free(w);
+        }
+}
+
+bool stack_table_waits(const StackTable *t)
+{
+        return !list_empty(&t->waiting);
 }
 
 void stack_table_dispatch(StackTable *t)
 {
-        Waiting *w, *tmp;
         WorkerStack reply;
 
         while (mailbox_pop(worker_stacks(t->worker), &reply) == 0) {
@@ -245,12 +274,7 @@ void stack_table_dispatch(StackTable *t)
                 procmap_unref(reply.map);
                 free(reply.signatures);
         }
-        list_for_each_safe (w, tmp, &t->waiting, link) {
-                if (worker_symbolize(t->worker, &w->request) > 0)
-                        break;
-                list_remove(&w->link);
-                free(w);
-        }
+        stack_table_send(t);
 }
 
 void stack_table_target_removed(StackTable *t, TargetId id, uint64_t now_mono_ns)
