@@ -201,8 +201,6 @@ int main(int argc, char **argv)
         /* Copies of other processes' stacks are in our memory: never in a core dump. */
         prctl(PR_SET_DUMPABLE, 0);
         raise_file_limit();
-        /* Clients never wait for us: what their sockets cannot hold is lost. Without CAP_SYS_NICE it is as it is. */
-        setpriority(PRIO_PROCESS, 0, -5);
 
         r = manager_new(&m, &config, options.config ? options.config : DEFAULT_CONFIG, load_config,
                 &options);
@@ -210,5 +208,9 @@ int main(int argc, char **argv)
                 config_deinit(&config);
                 return EXIT_FAILURE;
         }
+        /* Clients never wait for us: what their sockets cannot hold is lost. Without CAP_SYS_NICE it
+         * is as it is. Not earlier: threads inherit it, and reading binaries is not to be done
+         * before what the host is there for. */
+        setpriority(PRIO_PROCESS, 0, -5);
         return manager_run(m) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of tasks and segments, end to end."""
 
+import os
+import socket
+import subprocess
+import tempfile
 import time
 import unittest
 
-from swprofd_test import SwprofdTest, wait_until
+from swprofd_test import BUILD, SwprofdTest, wait_until
 
 
 class Rules(SwprofdTest):
@@ -103,6 +107,29 @@ class Stop(SwprofdTest):
         self.assertGreaterEqual(len(got), 30)
         self.assert_contiguous(got)
         self.assertEqual(self.daemon.status()["instances"][0]["clients"] if self.daemon.status()["instances"] else 0, 0)
+
+
+class Idle(unittest.TestCase):
+    def test_watchdog_is_fed(self):
+        """Also by a daemon to which nothing happens: no client, no OAP."""
+        with tempfile.TemporaryDirectory(prefix="swprofd-test.") as folder, \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(f"{folder}/notify")
+            notify.settimeout(20)
+            env = dict(os.environ, NOTIFY_SOCKET=f"{folder}/notify", WATCHDOG_USEC="1000000")
+            env.pop("WATCHDOG_PID", None)
+            with open(f"{folder}/swprofd.yaml", "w") as config:
+                config.write(f"span_socket: {folder}/span\ncontrol_socket: {folder}/control\n"
+                             f"state_dir: {folder}/state\n")
+            daemon = subprocess.Popen([BUILD / "daemon/swprofd", f"--config={folder}/swprofd.yaml", "--oap="], env=env,
+                                      stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                self.assertIn(b"READY=1", notify.recv(4096))
+                for _ in range(3):
+                    self.assertEqual(b"WATCHDOG=1", notify.recv(4096))
+            finally:
+                daemon.terminate()
+                self.assertEqual(daemon.wait(20), 0)
 
 
 if __name__ == "__main__":
