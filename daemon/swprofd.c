@@ -59,7 +59,10 @@ typedef struct Options {
         bool check;
 } Options;
 
-/* Return: 0, CONFIG_E_INVALID (logged), -ENOMEM. */
+/* Exit code, and what load_config returns, for a wrong command line. */
+#define WRONG_USAGE 2
+
+/* Return: 0, WRONG_USAGE (logged), -ENOMEM. */
 static int apply_options(const Options *o, Config *c)
 {
         for (size_t i = 0; i < N_SETTINGS; i++) {
@@ -71,9 +74,11 @@ static int apply_options(const Options *o, Config *c)
                         continue;
                 snprintf(origin, sizeof(origin), "--%s", settings[i].name);
                 r = config_set(c, origin, settings[i].key, o->values[i], &error);
-                if (r > 0)
+                if (r > 0) {
                         log_error("%s", error);
-                if (r != 0)
+                        return WRONG_USAGE;
+                }
+                if (r < 0)
                         return r;
         }
         return 0;
@@ -184,7 +189,7 @@ int main(int argc, char **argv)
                 return r;
         r = load_config(&options, &config);
         if (r != 0)
-                return EXIT_FAILURE;
+                return r == WRONG_USAGE ? WRONG_USAGE : EXIT_FAILURE;
         if (options.check) {
                 r = check_config(&config);
                 config_deinit(&config);

@@ -428,7 +428,7 @@ static int manager_start_capture(Manager *m)
                 log_error("no stacks can be captured on this host: %s", m->capture_info.reason);
                 return 0;
         }
-        log_info("capturing by %s: %s", m->capture_info.backend, m->capture_info.reason);
+        log_info("capturing by %s", m->capture_info.reason);
         r = sampler_new(&m->sampler, &m->config, capture, m->worker);
         if (r < 0)
                 return error_trace(r);

@@ -166,9 +166,6 @@ static bool on_taken(Target *t, const CaptureResult *r)
 {
         SampleFate fate;
 
-        counter_add(COUNTER_SAMPLES_CAPTURED, 1);
-        if (r->shot)
-                counter_add(COUNTER_SAMPLES_SHOT, 1);
         fate = process_take_sample(t->process, t, r, sample_time(t, r->mono_ns));
         capture_release(t->thread);
         /* What was not announced must not be repeated by its id. */
@@ -176,6 +173,9 @@ static bool on_taken(Target *t, const CaptureResult *r)
                 capture_thread_forget(t->thread);
         if (fate == SAMPLE_LARGER)
                 return true;
+        counter_add(COUNTER_SAMPLES_CAPTURED, 1);
+        if (r->shot)
+                counter_add(COUNTER_SAMPLES_SHOT, 1);
         settle(t);
         return false;
 }

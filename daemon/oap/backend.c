@@ -9,9 +9,10 @@
 #include "oap/backend.h"
 #include "util/error.h"
 
-#define BACKOFF_BASE_MS       1000
-#define BACKOFF_MAX_MS        60000
-#define BACKOFF_MAX_DOUBLINGS 6 /* 2^6 seconds are more than the maximum */
+#define BACKOFF_BASE_MS 1000
+/* The shortest task lasts a minute: a backend that is back is found in good time. */
+#define BACKOFF_MAX_MS        20000
+#define BACKOFF_MAX_DOUBLINGS 5 /* 2^5 seconds are more than the maximum */
 #define UNSUPPORTED_RETRY_MS  3600000
 
 int backend_init(Backend *b, const Config *config, uint32_t (*random)(void))

@@ -267,8 +267,13 @@ UnwindResult unwind_fp(
                         stop(&w, UNWIND_DONE);
                         break;
                 }
-                if (step_fp(&w) != GO_ON)
+                if (step_fp(&w) != GO_ON) {
+                        /* The caller of main() mostly has no frame pointer: where the chain ends,
+                         * the stack does, as for the kernel's own walk. */
+                        if (w.result.status == UNWIND_BROKEN && w.result.n_frames > 1)
+                                stop(&w, UNWIND_DONE);
                         break;
+                }
         }
         return w.result;
 }

@@ -38,7 +38,7 @@ UnwindResult unwind_cfi(
         const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
 
 /* By rbp chain alone, for binaries that keep frame pointers; the root is a zero rbp or return
- * address, or a CFI root. */
+ * address, a CFI root, or where rbp is no frame pointer any more. */
 UnwindResult unwind_fp(
         const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);
 

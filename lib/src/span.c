@@ -92,6 +92,11 @@ static int span_announce(struct swprof *c, Span *s, const char *parent, const ch
                 strcpy(record->operation, operation ? operation : "");
                 s->id = record->id;
                 told = client_announce(c, record);
+                /* Not for want of a daemon: it is not told later either. */
+                if (!told && c->list) {
+                        record_table_remove(&c->records, record);
+                        s->id = 0;
+                }
         }
         client_unlock(c, &guard);
         return told;

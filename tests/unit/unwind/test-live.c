@@ -227,6 +227,7 @@ Test(live, frame_pointers, .fini = check_leaks)
         target_start(&t, CHAINS "fp", "plain");
         r = unwind_fp(&t.copy, t.map, frames, FRAMES_MAX);
         cr_assert_eq(expect_functions(CHAINS "fp", frames, r.n_frames, functions), 5);
+        cr_assert_eq(r.status, UNWIND_DONE);
         for (size_t i = 0; i < 5; i++)
                 pcs[i] = frames[i].pc;
         r = unwind_pcs(pcs, 5, t.map, again, FRAMES_MAX);
