@@ -28,8 +28,10 @@ class FramePointers(Stacks):
 
     def test_fp_and_kernel_frames(self):
         stacks = self.profile()
-        self.assertEqual(len({s[0] for s in stacks}), 1)
-        for s in stacks:
+        # Libraries are built without: a stack from the midst of one may end there.
+        whole = [s for s in stacks if "__libc_start_call_main" in s[0]]
+        self.assertGreaterEqual(len(whole), len(stacks) - 4, {s[0] for s in stacks})
+        for s in whole:
             names = [function(f) for f in s if not f.startswith("[kernel]")]
             self.assertEqual(names[1:4], ["main", "A", "B"], s)
         self.assertTrue(any(s[-1].startswith("[kernel].") for s in stacks))
