@@ -21,6 +21,7 @@ enum {
         CIES_MAX = 256 << 10,    /* one a compilation unit in .debug_frame */
         CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
         SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
+        TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
@@ -68,6 +69,7 @@ static void builder_deinit(Builder *b)
 
 static int builder_texts(Builder *b)
 {
+        uint64_t left = TEXT_MAX;
         size_t n;
 
         b->rows.base = UINT64_MAX;
@@ -84,7 +86,8 @@ static int builder_texts(Builder *b)
                 b->texts[b->n_texts++] = (Text){.vaddr = ph.p_vaddr,
                         .size = ph.p_memsz,
                         .offset = ph.p_offset,
-                        .filesz = ph.p_filesz};
+                        .filesz = ph.p_filesz <= left ? ph.p_filesz : 0};
+                left -= b->texts[b->n_texts - 1].filesz;
                 if (ph.p_vaddr < b->rows.base)
                         b->rows.base = ph.p_vaddr;
         }
@@ -113,6 +116,7 @@ static bool cie_augmentation(CfiCie *cie, const Dwarf_CIE *raw)
         CfiBytes b = {.p = raw->augmentation_data};
         const char *letters = raw->augmentation;
         uint64_t ignored;
+        uint8_t encoding;
 
         cie->encoding = DW_EH_PE_absptr;
         if (letters[0] == '\0')
@@ -128,21 +132,15 @@ static bool cie_augmentation(CfiCie *cie, const Dwarf_CIE *raw)
                         cie->signal = true;
                         break;
                 case 'L':
-                        if (b.p == b.end)
-                                return false;
-                        b.p++;
-                        break;
                 case 'P':
-                        if (b.p == b.end)
-                                return false;
-                        b.p++;
-                        if (!cfi_bytes_address(&b, b.p[-1] & 0x0f, &ignored))
-                                return false;
-                        break;
                 case 'R':
                         if (b.p == b.end)
                                 return false;
-                        cie->encoding = *b.p++;
+                        encoding = *b.p++;
+                        if (*letters == 'R')
+                                cie->encoding = encoding;
+                        if (*letters == 'P' && !cfi_bytes_address(&b, encoding & 0x0f, &ignored))
+                                return false;
                         break;
                 default:
                         return false;
@@ -270,7 +268,8 @@ static Elf_Scn *find_section(Elf *elf, const char *name, GElf_Shdr *ret)
                 if (!gelf_getshdr(s, &sh))
                         continue;
                 n = elf_strptr(elf, names, sh.sh_name);
-                if (n && strcmp(n, name) == 0 && sh.sh_type != SHT_NOBITS) {
+                if (n && strcmp(n, name) == 0 && sh.sh_type != SHT_NOBITS &&
+                        sh.sh_size <= SECTION_MAX) {
                         *ret = sh;
                         return s;
                 }
@@ -293,7 +292,7 @@ static int builder_eh_frame_by_segment(Builder *b)
                 Elf_Data *data;
 
                 if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_GNU_EH_FRAME ||
-                        ph.p_filesz < 4)
+                        ph.p_filesz < 4 || ph.p_filesz > SECTION_MAX)
                         continue;
                 data = elf_getdata_rawchunk(b->elf, (int64_t)ph.p_offset, ph.p_filesz, ELF_T_BYTE);
                 if (data && data->d_buf)

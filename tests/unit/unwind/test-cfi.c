@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "target.h"
@@ -221,6 +223,54 @@ Test(cfi, not_an_elf_file, .fini = check_leaks)
         cr_assert_eq(cfi_table_new(&t, elf, NULL), -EBADMSG);
         cr_assert_null(t);
         elf_end(elf);
+}
+
+/* A file of holes costs its owner nothing, and says that all of it is code, or unwind information. */
+Test(cfi, holes_are_not_read)
+{
+        static const uint64_t size = 2ULL << 30;
+        static const uint32_t types[] = {PT_LOAD, PT_GNU_EH_FRAME};
+
+        for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+                struct {
+                        Elf64_Ehdr eh;
+                        Elf64_Phdr ph[2];
+                } file = {.eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB,
+                                         EV_CURRENT},
+                                  .e_type = ET_DYN,
+                                  .e_machine = EM_X86_64,
+                                  .e_version = EV_CURRENT,
+                                  .e_phoff = sizeof(Elf64_Ehdr),
+                                  .e_ehsize = sizeof(Elf64_Ehdr),
+                                  .e_phentsize = sizeof(Elf64_Phdr),
+                                  .e_phnum = 2},
+                        .ph = {{.p_type = PT_LOAD,
+                                       .p_flags = PF_X,
+                                       .p_filesz = 4096,
+                                       .p_memsz = 4096},
+                                {.p_type = types[i],
+                                        .p_flags = PF_X,
+                                        .p_vaddr = 1 << 20,
+                                        .p_filesz = size,
+                                        .p_memsz = size}}};
+                int fd = memfd_create("holes", MFD_CLOEXEC);
+                struct rusage before, after;
+                CfiTable *t = NULL;
+                Elf *elf;
+
+                cr_assert(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+                cr_assert_eq(write(fd, &file, sizeof(file)), sizeof(file));
+                elf_version(EV_CURRENT);
+                elf = elf_begin(fd, ELF_C_READ, NULL);
+                getrusage(RUSAGE_SELF, &before);
+                cr_assert_eq(cfi_table_new(&t, elf, NULL), 0);
+                getrusage(RUSAGE_SELF, &after);
+                cr_assert_lt(
+                        after.ru_maxrss - before.ru_maxrss, 64 << 10, "segment type %x", types[i]);
+                cfi_table_free(t);
+                elf_end(elf);
+                close(fd);
+        }
 }
 
 Test(cfi, vdso, .fini = check_leaks)
