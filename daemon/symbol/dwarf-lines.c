@@ -14,9 +14,12 @@
  * Bounds for files that are made to waste our time and memory. A browser with all its debug
  * information has 50000 units and 2 GiB of DWARF.
  */
-#define DWARF_BYTES_MAX      (3ULL << 30)
-#define LINE_BYTES_MAX       (512ULL << 20)
-#define ZDEBUG_BYTES_MAX     (64ULL << 20)
+#define DWARF_BYTES_MAX  (3ULL << 30)
+#define LINE_BYTES_MAX   (512ULL << 20)
+#define ZDEBUG_BYTES_MAX (64ULL << 20)
+/* A byte of a line program can be a row, of some 100 bytes in libdw. */
+#define UNIT_LINE_BYTES_MAX  (8u << 20)
+#define LINE_BYTES_BUDGET    (32u << 20)
 #define UNITS_MAX            (1u << 20)
 #define UNIT_RANGES_MAX      (1u << 20)
 #define RANGES_MAX           (8u << 20)
@@ -42,6 +45,7 @@ typedef struct Ranges {
 typedef struct Unit {
         Dwarf_Off offset; /* of its entry */
         bool indexed;
+        bool lines_asked, has_lines;
         Ranges functions;
 } Unit;
 
@@ -52,6 +56,8 @@ struct DwarfLines {
         Ranges ranges;
         size_t n_ranges;     /* of units and functions */
         size_t index_budget; /* entries that may still be visited to find functions */
+        size_t line_budget;  /* bytes of line programs that may still be run */
+        Elf_Data *line_data; /* .debug_line; NULL: none of use */
 };
 
 static int range_add(DwarfLines *d, Ranges *r, uint64_t start, uint64_t end, uint64_t what)
@@ -240,6 +246,37 @@ static size_t inlines_find(Dwarf_Die *function, uint64_t addr, Dwarf_Die *ret, s
         return n;
 }
 
+/* What the unit's line program says of its own size; UINT64_MAX: nothing. */
+static uint64_t line_program_size(DwarfLines *d, Dwarf_Die *unit)
+{
+        Dwarf_Attribute attribute;
+        Dwarf_Word at;
+        uint32_t size;
+
+        if (!d->line_data ||
+                dwarf_formudata(dwarf_attr(unit, DW_AT_stmt_list, &attribute), &at) != 0 ||
+                at > d->line_data->d_size || d->line_data->d_size - at < sizeof(size))
+                return UINT64_MAX;
+        memcpy(&size, (const char *)d->line_data->d_buf + at, sizeof(size));
+        /* The mark of 64-bit DWARF is a size out of all bounds, too: no unit needs that. */
+        return size;
+}
+
+/* Whether the unit's line program may be run: libdw does that at once and as a whole. */
+static bool unit_has_lines(DwarfLines *d, Unit *u, Dwarf_Die *die)
+{
+        uint64_t size;
+
+        if (u->lines_asked)
+                return u->has_lines;
+        u->lines_asked = true;
+        size = line_program_size(d, die);
+        u->has_lines = size <= UNIT_LINE_BYTES_MAX && size <= d->line_budget;
+        if (u->has_lines)
+                d->line_budget -= size;
+        return u->has_lines;
+}
+
 /*
  * An attribute of an entry, or of those that it was made from. Not dwarf_attr_integrate(): led to a
  * skeleton unit, that opens whatever file the unit names.
@@ -331,6 +368,7 @@ size_t dwarf_lines_find(DwarfLines *d, uint64_t addr, DwarfFrame *ret, size_t ma
         const Range *range = ranges_find(&d->ranges, addr), *function = NULL;
         Dwarf_Die unit_die, function_die, inlines[INLINE_DEPTH_MAX];
         size_t n = 0, n_frames = 0;
+        bool has_lines;
         Unit *unit;
 
         if (!range || max == 0)
@@ -346,6 +384,7 @@ size_t dwarf_lines_find(DwarfLines *d, uint64_t addr, DwarfFrame *ret, size_t ma
                 if (function)
                         n = inlines_find(&function_die, addr, inlines, INLINE_DEPTH_MAX);
         }
+        has_lines = unit_has_lines(d, unit, &unit_die);
         /* Frame 0 is the innermost, frame n the real function. Without room for all of them the
          * innermost ones go. */
         for (size_t i = n + 1 > max ? n + 1 - max : 0; i <= n; i++) {
@@ -356,12 +395,40 @@ size_t dwarf_lines_find(DwarfLines *d, uint64_t addr, DwarfFrame *ret, size_t ma
                         frame_set_name(f, &inlines[n - 1 - i]);
                 else if (function)
                         frame_set_name(f, &function_die);
+                if (!has_lines)
+                        continue;
                 if (i == 0)
                         frame_set_line(f, &unit_die, addr);
                 else
                         frame_set_call(f, &unit_die, &inlines[n - i]);
         }
         return n_frames;
+}
+
+/* The section that libdw takes the line programs from, unpacked by it; NULL also when there are
+ * several, of which it may take another one. */
+static Elf_Data *line_section(Elf *elf)
+{
+        Elf_Scn *found = NULL;
+        Elf_Data *data;
+        size_t names;
+
+        if (elf_getshdrstrndx(elf, &names) != 0)
+                return NULL;
+        for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
+                GElf_Shdr shdr;
+                const char *name =
+                        gelf_getshdr(scn, &shdr) ? elf_strptr(elf, names, shdr.sh_name) : NULL;
+
+                if (!name ||
+                        (strcmp(name, ".debug_line") != 0 && strcmp(name, ".zdebug_line") != 0))
+                        continue;
+                if (found)
+                        return NULL;
+                found = scn;
+        }
+        data = found ? elf_rawdata(found, NULL) : NULL;
+        return data && data->d_buf ? data : NULL;
 }
 
 /* libdw reads the debug sections as they are, and unpacks them to the size that they state. */
@@ -413,6 +480,7 @@ int dwarf_lines_new(DwarfLines **ret, Elf *elf, Elf *alt)
         if (!d)
                 return error_origin(-ENOMEM);
         d->index_budget = INDEX_ENTRIES_BUDGET;
+        d->line_budget = LINE_BYTES_BUDGET;
         d->dwarf = dwarf_begin_elf(elf, DWARF_C_READ, NULL);
         if (d->dwarf && alt) {
                 d->alt = dwarf_begin_elf(alt, DWARF_C_READ, NULL);
@@ -423,6 +491,7 @@ int dwarf_lines_new(DwarfLines **ret, Elf *elf, Elf *alt)
                 *ret = NULL;
                 return 0;
         }
+        d->line_data = line_section(elf);
         r = units_index(d);
         if (r)
                 return error_trace(r);

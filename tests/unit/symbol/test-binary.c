@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "symbol/binary.h"
@@ -97,6 +98,18 @@ Test(binary, lines_and_inlined_functions)
                 check(b, address_of(program, "place_outer"), "lines.c.outer:22");
                 check(b, address_of(program, "place_hidden"), "lines.c.hidden:28");
         }
+}
+
+/* Its 16 MiB, were they run, would become 1.6 GiB of rows. */
+Test(binary, line_program_out_of_bounds)
+{
+        _cleanup_(binary_freep) Binary *b = open_binary("line-bomb");
+        struct rusage before, after;
+
+        getrusage(RUSAGE_SELF, &before);
+        check(b, address_of("line-bomb", "place_outer"), "program.place_outer");
+        getrusage(RUSAGE_SELF, &after);
+        cr_assert_lt(after.ru_maxrss - before.ru_maxrss, 256 << 10);
 }
 
 /* Units whose DWARF is in another file: their line table is not. */
