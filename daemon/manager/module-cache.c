@@ -346,6 +346,9 @@ static int mapping_load(Load *l, const Mapping *m, Entry **ret)
         if (path_fd >= 0) {
                 snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
                 fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+                /* What the daemon lacks for now is no property of the file, to be remembered. */
+                if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+                        return error_origin(-errno);
                 if (fd < 0)
                         reason = strerrordesc_np(errno);
         }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -408,6 +409,32 @@ Test(worker, file_that_is_not_elf)
         cr_assert_eq(procmap_find(map, (uint64_t)(uintptr_t)p)->module,
                 procmap_find(again, (uint64_t)(uintptr_t)p)->module);
         close(fd);
+}
+
+/* Files that the daemon had no descriptors for are read when it has some. */
+Test(worker, out_of_descriptors)
+{
+        struct rlimit before, few;
+
+        getrlimit(RLIMIT_NOFILE, &before);
+        for (unsigned spare = 0; spare < 6; spare++) {
+                _cleanup_(worker_freep) Worker *w = new_worker(false, 500);
+                _cleanup_(procmap_unrefp) ProcMap *poor = NULL, *map = NULL;
+
+                few = before;
+                few.rlim_cur = (rlim_t)open("/", O_PATH | O_CLOEXEC);
+                close((int)few.rlim_cur);
+                few.rlim_cur += spare;
+                setrlimit(RLIMIT_NOFILE, &few);
+                poor = load(w, getpid());
+                setrlimit(RLIMIT_NOFILE, &before);
+                map = load(w, getpid());
+                cr_assert(map);
+                for (size_t i = 0; i < map->n; i++)
+                        if (map->mappings[i].exec && map->mappings[i].inode != 0)
+                                cr_assert(map->mappings[i].module && map->mappings[i].module->cfi,
+                                        "%u spare: %s", spare, map->mappings[i].name);
+        }
 }
 
 Test(worker, code_outside_of_files)
