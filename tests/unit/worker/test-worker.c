@@ -513,11 +513,14 @@ Test(worker, slow_reader)
 {
         _cleanup_(worker_freep) Worker *w = new_worker(false, 500);
         uint64_t n = 0;
+        unsigned n_prepared = 0;
 
         while (worker_load(w, -1, n) == 0)
                 cr_assert_lt(++n, 100000);
         cr_assert_gt(n, 256);
-        cr_assert_eq(worker_prepare(w, -1), WORKER_E_BUSY);
+        /* It may have taken one since. */
+        while (worker_prepare(w, -1) == 0)
+                cr_assert_lt(++n_prepared, 100000);
         for (uint64_t i = 0; i < n; i++) {
                 WorkerMap map = next_map(w);
 
