@@ -75,6 +75,14 @@ class _Call:
         self._gone.set()
         if self.record["status"] is None:
             self._store.update_call(self.record, status="CANCELLED")
+        elif self.record["status"] == "OK" and self._was_cancelled():
+            # The iterator of a cancelled call's requests may end as if the client had closed
+            # its side: grpc learns of the end of the messages first, of the reason after that.
+            self._store.update_call(self.record, closed=False, status="CANCELLED")
+
+    def _was_cancelled(self):
+        """Nothing public tells once the handler has returned."""
+        return self._context._state.client == "cancelled"
 
     def received(self):
         self._store.update_call(self.record, messages=self.record["messages"] + 1)
