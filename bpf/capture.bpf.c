@@ -225,7 +225,8 @@ static __always_inline void fill_stack(
 /*
  * A thread off CPU. on_cpu is set before a task runs, and cleared after its switch away has been
  * counted. So a thread that was off CPU, then has the same counters, then (after all was read) is
- * off CPU still or again, and then has the same counters still, has not run in between.
+ * off CPU still or again, and then has the same counters still, has not run in between. One that is
+ * on CPU has noted its arrival before.
  */
 static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
 {
@@ -234,12 +235,20 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
 
         if (!fill_task(s, t))
                 return SWP_GONE;
-        if (task_on_cpu(t))
+        if (task_on_cpu(t)) {
+                barrier();
+                s->switches = task_switches(t);
+                s->arrival_sched_ns = t->sched_info.last_arrival;
                 return SWP_ON_CPU;
+        }
         barrier();
         s->switches = task_switches(t);
         if (s->switches == s->known_switches)
                 return SWP_UNCHANGED;
+        s->arrival_sched_ns = t->sched_info.last_arrival;
+        s->departure_sched_ns =
+                s->arrival_sched_ns + t->se.sum_exec_runtime - t->se.prev_sum_exec_runtime;
+        s->puller_sched_ns = bpf_get_current_task_btf()->sched_info.last_arrival;
 
         if (fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t)))
                 found = find_stack(s, t);
@@ -334,6 +343,7 @@ int shot(void *ctx)
         } else {
                 status = SWP_COPIED;
                 s->switches = task_switches(t);
+                s->arrival_sched_ns = t->sched_info.last_arrival;
                 if (s->flags & SWP_F_KERNEL)
                         s->kstack_id = bpf_get_stackid(ctx, &stacks, 0);
                 if (s->flags & SWP_F_FP) {

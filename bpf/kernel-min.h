@@ -32,10 +32,12 @@ struct thread_struct {
 
 struct sched_entity {
         __u64 sum_exec_runtime;
+        __u64 prev_sum_exec_runtime; /* when it was last chosen to run */
 };
 
 struct sched_info {
         unsigned long long run_delay;
+        unsigned long long last_arrival; /* when it last came onto a CPU */
 };
 
 struct task_struct {

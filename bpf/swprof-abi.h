@@ -47,6 +47,10 @@ struct swp_slot {
         __u64 switches;     /* nvcsw + nivcsw */
         __u64 runtime_ns;   /* se.sum_exec_runtime */
         __u64 run_delay_ns; /* sched_info.run_delay */
+        /* Unless it is unchanged, on the scheduler's clock: */
+        __u64 arrival_sched_ns;   /* when the thread last came onto a CPU */
+        __u64 departure_sched_ns; /* pulls: and left it (less what interrupts and the host took) */
+        __u64 puller_sched_ns;    /* pulls: when the thread that pulls came onto its own */
         __u64 task_start_boottime;
         __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */
         __u64 mm;      /* its address: changes at exec */
@@ -64,7 +68,6 @@ struct swp_slot {
         __u32 n_kstack;  /* SWP_F_KERNEL pulls: kernel frames, innermost first */
         __u32 pad32;
         __u64 kstack[SWP_MAX_KSTACK];
-        __u64 pad;
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
@@ -85,5 +88,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 576, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 592, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

@@ -3,6 +3,7 @@
 
 #include "capture/capture-bpf.h"
 #include "capture/capture.h"
+#include "capture/sched-clock.h"
 #include "capture/shot.h"
 #include "util/list.h"
 
@@ -20,6 +21,7 @@ struct Capture {
         unsigned n_free_buffers;
         unsigned n_shots;  /* out, or answered and not yet fetched */
         ListLink answered; /* CaptureThread.answered_link */
+        SchedClock sched_clock;
 };
 
 /* Capture of that backend alone, unproven. Return: 0, -errno of the load. */

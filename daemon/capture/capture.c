@@ -24,6 +24,7 @@ struct CaptureThread {
         uint32_t buffer; /* or SWP_NO_BUFFER */
         size_t want;
         uint64_t known_switches;
+        bool known_waits; /* it blocked when it had been switched as often */
         uint64_t start_boottime;
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
@@ -56,6 +57,7 @@ int capture_new_unproven(Capture **ret, const Config *config, bool iter)
         if (!c)
                 return error_origin(-ENOMEM);
         list_init(&c->answered);
+        c->sched_clock = SCHED_CLOCK_INIT;
         c->fp = config->capture_unwind == UNWIND_MODE_FP;
         c->kernel_frames = config->capture_kernel_frames;
         c->max_stack_bytes = config->capture_max_stack_bytes;
@@ -195,6 +197,30 @@ static CaptureStatus status_of(uint32_t status)
         }
 }
 
+/* When the wait in which the last capture met the thread was over. `off`: the thread has left the CPU since. Then, as
+ * long as it came onto one just once, it came when the wait was over. 0: not known. */
+static uint64_t wait_end(const CaptureThread *t, bool off)
+{
+        const struct swp_slot *s = thread_slot(t);
+
+        if (!t->known_waits || s->switches != t->known_switches + off)
+                return 0;
+        return sched_clock_mono_ns(&t->capture->sched_clock, s->arrival_sched_ns, s->mono_ns);
+}
+
+static void result_fill_waits(const CaptureThread *t, CaptureResult *r)
+{
+        SchedClock *clock = &t->capture->sched_clock;
+        const struct swp_slot *s = thread_slot(t);
+
+        if (!s->shot)
+                sched_clock_note(clock, s->mono_ns, s->puller_sched_ns);
+        r->waited_until_mono_ns = wait_end(t, !s->shot);
+        if (!s->shot && s->state != 0)
+                r->waits_since_mono_ns =
+                        sched_clock_mono_ns(clock, s->departure_sched_ns, s->mono_ns);
+}
+
 /* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
 static CaptureResult thread_result(CaptureThread *t)
 {
@@ -224,8 +250,11 @@ static CaptureResult thread_result(CaptureThread *t)
                 r.copy.bytes = capture_bpf_buffer(t->capture->bpf, t->buffer);
                 r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
         }
-        if (r.status == CAPTURE_TAKEN)
+        if (r.status == CAPTURE_TAKEN) {
+                result_fill_waits(t, &r);
                 t->known_switches = s->shot ? NOT_KNOWN : s->switches;
+                t->known_waits = !s->shot && s->state != 0;
+        }
         if (!r.copy.bytes)
                 thread_drop_buffer(t);
         return r;
@@ -387,28 +416,47 @@ size_t capture_thread_want(const CaptureThread *t)
 void capture_thread_forget(CaptureThread *t)
 {
         t->known_switches = NOT_KNOWN;
+        t->known_waits = false;
+}
+
+/* Return: 0; CAPTURE_E_GONE; -errno. */
+static int pull_alone(CaptureThread *t)
+{
+        Capture *c = t->capture;
+        int r;
+
+        thread_request(t, t->want);
+        if (capture_bpf_iter(c->bpf)) {
+                r = capture_bpf_pull_iter(c->bpf, t->iter_fd, t->slot);
+        } else {
+                capture_bpf_set_work(c->bpf, 0, t->slot);
+                r = capture_bpf_pull_list(c->bpf, 1);
+        }
+        if (r)
+                return error_trace(r);
+        return thread_answered(t) && thread_slot(t)->status != SWP_GONE ? 0 : CAPTURE_E_GONE;
+}
+
+uint64_t capture_wait_end(CaptureThread *t)
+{
+        const struct swp_slot *s = thread_slot(t);
+        CaptureResult late;
+
+        capture_cancel(t, &late);
+        thread_drop_buffer(t);
+        if (!t->known_waits || pull_alone(t) != 0 || s->status == SWP_UNCHANGED)
+                return 0;
+        return wait_end(t, s->status != SWP_ON_CPU);
 }
 
 /* Remembers who the thread is, so that no later one with its number is taken for it. */
 static int thread_identify(CaptureThread *t)
 {
-        CaptureResult result;
         int r;
 
-        thread_request(t, t->want);
-        if (capture_bpf_iter(t->capture->bpf)) {
-                r = capture_bpf_pull_iter(t->capture->bpf, t->iter_fd, t->slot);
-        } else {
-                capture_bpf_set_work(t->capture->bpf, 0, t->slot);
-                r = capture_bpf_pull_list(t->capture->bpf, 1);
-        }
+        r = pull_alone(t);
         if (r)
                 return error_trace(r);
-        if (!thread_answered(t))
-                return CAPTURE_E_GONE;
-        result = thread_result(t);
-        if (result.status == CAPTURE_GONE)
-                return CAPTURE_E_GONE;
         t->start_boottime = thread_slot(t)->task_start_boottime;
         /* Signal 0 is none: the kernel just looks whether the thread is one of that process (EPERM:
          * it is). */

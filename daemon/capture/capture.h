@@ -47,10 +47,14 @@ typedef struct CaptureResult {
         CaptureStatus status;
         uint64_t mono_ns; /* when it was taken */
         bool shot;        /* by an interrupt in the running thread */
-        StackCopy copy;   /* TAKEN; the bytes are valid until the thread's next pull or
+        /* TAKEN, 0: not known. It waits (it blocks, that is) with this stack since then; it waited
+         * with the stack of the capture before until then. Both are some 10 µs late, or early by
+         * what interrupts took from its last turn on the CPU. */
+        uint64_t waits_since_mono_ns, waited_until_mono_ns;
+        StackCopy copy; /* TAKEN; the bytes are valid until the thread's next pull or
                              capture_release() */
-        bool pcs_only;    /* fp mode, shots: pcs instead of a copy */
-        bool pcs_cut;     /* there were more than the kernel keeps */
+        bool pcs_only;  /* fp mode, shots: pcs instead of a copy */
+        bool pcs_cut;   /* there were more than the kernel keeps */
         size_t n_pcs;
         const uint64_t *pcs; /* user, innermost first */
         size_t n_kernel_pcs;
@@ -105,6 +109,10 @@ void capture_thread_forget(CaptureThread *t);
  * nothing but a target's page faults. Return: 0, -errno.
  */
 int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
+
+/* When the wait was over in which the last CAPTURE_TAKEN met the thread, which has been captured for
+ * the last time. 0: not known, or it waits still. Gives up a shot. */
+uint64_t capture_wait_end(CaptureThread *t);
 
 /* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */
 bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret);

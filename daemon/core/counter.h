@@ -45,6 +45,8 @@
         X(SAMPLES_REPEATED, "samples_repeated", "Of these: the thread had not run, same stack.")  \
         X(SAMPLES_SHOT, "samples_shot",                                                           \
                 "Of these: taken from the running thread by an interrupt.")                       \
+        X(SAMPLES_EDGE, "samples_edge",                                                           \
+                "Samples added: as of when a wait began or ended, between due ones.")             \
         X(SAMPLES_LATE, "samples_late",                                                           \
                 "Due samples skipped: the sampler came a period too late.")                       \
         X(SAMPLES_UNSTABLE, "samples_unstable",                                                   \

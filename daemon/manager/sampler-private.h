@@ -20,6 +20,11 @@
 typedef struct Target Target;
 typedef struct Process Process;
 
+typedef struct SampleTime {
+        uint64_t mono_ns;         /* as reported */
+        uint64_t capture_mono_ns; /* when it was true beyond doubt */
+} SampleTime;
+
 /* An event that the mailbox had no room for. */
 typedef struct EventNode {
         ListLink link;
@@ -62,7 +67,7 @@ struct Sampler {
 
 /* A sample that names a stack id which main knows or will be told. Return: false: there was no
  * room, counted. */
-bool sampler_emit_sample(Sampler *s, Target *t, uint64_t mono_ns, uint64_t stack_id);
+bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t stack_id);
 /* What became of a stack id whose sample went out. Takes n frames of s->frames, whose modules are
  * of `map`; NULL: failed. `node` (or NULL: the spare one) is taken over. */
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
@@ -81,12 +86,11 @@ struct Target {
         CaptureThread *thread; /* NULL: gone */
         EventNode *gone_node;
         uint64_t first_mono_ns, period_ns;
-        uint64_t due_mono_ns;     /* the sample that is due next, or being taken */
-        uint64_t wake_mono_ns;    /* when to look at it again */
-        uint64_t sample_mono_ns;  /* of its newest sample, as reported */
-        uint64_t capture_mono_ns; /* and when it was captured */
-        size_t heap_index;        /* SIZE_MAX: in no heap */
-        bool taking;              /* due, and counted as such */
+        uint64_t due_mono_ns;  /* the sample that is due next, or being taken */
+        uint64_t wake_mono_ns; /* when to look at it again */
+        SampleTime sample;     /* its newest one */
+        size_t heap_index;     /* SIZE_MAX: in no heap */
+        bool taking;           /* due, and counted as such */
         bool shot_out;
         unsigned n_unstable;
         uint64_t stack_id; /* of its newest sample, 0: none yet */
@@ -112,6 +116,14 @@ uint64_t targets_next_mono_ns(Sampler *s);
 void target_size(Target *t);
 /* From now on copies are larger, if they may be. Return: whether. */
 bool target_grow(Target *t, uint64_t need_bytes);
+/*
+ * Waits begin and end between the times at which samples are due. Where that is known, one more
+ * sample as of then, between the newest one and the next one, gives the wait its full time: the
+ * backend takes it from the first and the last sample of a stack. Return: whether one was sent.
+ */
+bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id);
+/* Its last sample has been taken: the wait that was met then may be over. */
+void target_finish(Target *t);
 void target_forget_stack(Target *t);
 /* Remembers the n first of s->frames as the newest stack of the target; without memory it is just
  * not compared. */
@@ -157,6 +169,6 @@ typedef enum SampleFate {
         SAMPLE_LARGER, /* the copy was too small; copies are larger now: pull again */
 } SampleFate;
 
-/* A capture of status TAKEN, to be announced as of mono_ns. */
+/* A capture of status TAKEN, to be announced as of `time`. */
 SampleFate process_take_sample(
-        Process *p, Target *t, const CaptureResult *result, uint64_t mono_ns);
+        Process *p, Target *t, const CaptureResult *result, const SampleTime *time);

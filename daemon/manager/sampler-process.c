@@ -93,7 +93,7 @@ static void parked_free(Sampler *s, Parked *k)
         free(k);
 }
 
-static SampleFate park(Process *p, Target *t, const CaptureResult *c, uint64_t mono_ns)
+static SampleFate park(Process *p, Target *t, const CaptureResult *c, const SampleTime *time)
 {
         Sampler *s = p->sampler;
         const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
@@ -121,7 +121,7 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, uint64_t m
                 counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
                 return SAMPLE_LOST;
         }
-        if (!sampler_emit_sample(s, t, mono_ns, k->stack_id)) {
+        if (!sampler_emit_sample(s, t, time, k->stack_id)) {
                 free(k->node);
                 free(k);
                 return SAMPLE_LOST;
@@ -173,35 +173,43 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
 
 /* ---- samples ---- */
 
-static SampleFate announce(Process *p, Target *t, uint64_t mono_ns, const UnwindResult *u)
+static SampleFate announce(Process *p, Target *t, const CaptureResult *c, const SampleTime *time,
+        const UnwindResult *u)
 {
         Sampler *s = p->sampler;
-        bool done = u->status == UNWIND_DONE;
+        bool done = u->status == UNWIND_DONE, begun = false;
+        uint64_t stack_id;
 
         count_unwound(u->status);
         if (done && target_has_stack(t, p->map, u->n_frames))
-                return sampler_emit_sample(s, t, mono_ns, t->stack_id) ? SAMPLE_DONE : SAMPLE_LOST;
-        if (!sampler_emit_sample(s, t, mono_ns, s->last_stack_id + 1))
+                return sampler_emit_sample(s, t, time, t->stack_id) ? SAMPLE_DONE : SAMPLE_LOST;
+        stack_id = ++s->last_stack_id;
+        /* The first sample comes right after the thread was named; it may wait for long already. */
+        if (t->stack_id) {
+                target_add_edge(t, c->waited_until_mono_ns, time->mono_ns, t->stack_id);
+                begun = done && target_add_edge(t, c->waits_since_mono_ns, time->mono_ns, stack_id);
+        }
+        if (!sampler_emit_sample(s, t, time, stack_id) && !begun)
                 return SAMPLE_LOST;
-        s->last_stack_id++;
         if (done)
                 target_set_stack(t, p->map, u->n_frames);
         else
                 target_forget_stack(t);
-        sampler_emit_stack(s, NULL, t->id, s->last_stack_id, done ? p->map : NULL, u->n_frames);
+        sampler_emit_stack(s, NULL, t->id, stack_id, done ? p->map : NULL, u->n_frames);
         return SAMPLE_DONE;
 }
 
-SampleFate process_take_sample(Process *p, Target *t, const CaptureResult *result, uint64_t mono_ns)
+SampleFate process_take_sample(
+        Process *p, Target *t, const CaptureResult *result, const SampleTime *time)
 {
         UnwindResult u;
 
         p->space = result->space;
         if (!p->map || !space_equal(&p->space, &p->map_space))
-                return park(p, t, result, mono_ns);
+                return park(p, t, result, time);
         u = unwind(p->sampler, result, p->map);
         if (u.status == UNWIND_NO_MAPPING)
-                return park(p, t, result, mono_ns);
+                return park(p, t, result, time);
         if (u.status == UNWIND_TRUNCATED) {
                 /* A copy that is shorter than it was to be ends with its mapping, or at a page that
                  * cannot be read. */
@@ -211,7 +219,7 @@ SampleFate process_take_sample(Process *p, Target *t, const CaptureResult *resul
                 if (larger && !result->shot)
                         return SAMPLE_LARGER;
         }
-        return announce(p, t, mono_ns, &u);
+        return announce(p, t, result, time, &u);
 }
 
 /* ---- maps ---- */

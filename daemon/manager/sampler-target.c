@@ -10,8 +10,8 @@
 
 /* Threads that fall due within this time of each other are captured by one call. */
 #define TOGETHER_NS 50000
-/* The wire's unit of time: lateness below it is not reported. */
-#define PUNCTUAL_NS NS_PER_MS
+/* The wire's unit of time: lateness below it is not reported, nor what two samples would say. */
+#define WIRE_NS NS_PER_MS
 /* The grid lies so much after the times asked for (or a quarter of the period). Programs that are
  * in step with it, having timers of their own that started with the span, would else be caught just
  * when they change what they do, and a sample at the very expiry of a threshold proves nothing yet. */
@@ -149,24 +149,46 @@ static void begin(Target *t, uint64_t now)
  * The time to be reported of a capture: when it was due, if it came that near. After a sample that was so late that it
  * has its true time, the next due time may lie before that.
  */
-static uint64_t sample_time(Target *t, uint64_t capture_mono_ns)
+static SampleTime sample_time(const Target *t, uint64_t capture_mono_ns)
 {
         bool punctual = capture_mono_ns >= t->due_mono_ns &&
-                        capture_mono_ns - t->due_mono_ns < PUNCTUAL_NS &&
-                        t->due_mono_ns > t->sample_mono_ns;
+                        capture_mono_ns - t->due_mono_ns < WIRE_NS &&
+                        t->due_mono_ns > t->sample.mono_ns;
 
-        t->capture_mono_ns = capture_mono_ns;
-        t->sample_mono_ns = punctual ? t->due_mono_ns : capture_mono_ns;
-        return t->sample_mono_ns;
+        return (SampleTime){.mono_ns = punctual ? t->due_mono_ns : capture_mono_ns,
+                .capture_mono_ns = capture_mono_ns};
+}
+
+bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id)
+{
+        SampleTime edge = {.mono_ns = mono_ns, .capture_mono_ns = mono_ns};
+        bool ends = stack_id == t->stack_id;
+
+        /* Nearer to another sample of that stack than the wire's unit it tells nothing more. */
+        if (mono_ns < t->sample.capture_mono_ns ||
+                mono_ns < t->sample.mono_ns + (ends ? WIRE_NS : 0) ||
+                mono_ns > next_mono_ns - (ends ? 0 : WIRE_NS))
+                return false;
+        if (!sampler_emit_sample(t->sampler, t, &edge, stack_id))
+                return false;
+        counter_add(COUNTER_SAMPLES_EDGE, 1);
+        return true;
+}
+
+void target_finish(Target *t)
+{
+        if (t->thread && t->stack_id)
+                target_add_edge(t, capture_wait_end(t->thread), UINT64_MAX, t->stack_id);
 }
 
 /* ---- captures: each handler returns whether to pull again at once ---- */
 
 static bool on_taken(Target *t, const CaptureResult *r)
 {
+        SampleTime time = sample_time(t, r->mono_ns);
         SampleFate fate;
 
-        fate = process_take_sample(t->process, t, r, sample_time(t, r->mono_ns));
+        fate = process_take_sample(t->process, t, r, &time);
         capture_release(t->thread);
         /* What was not announced must not be repeated by its id. */
         if (fate != SAMPLE_DONE)
@@ -182,11 +204,13 @@ static bool on_taken(Target *t, const CaptureResult *r)
 
 static bool on_repeated(Target *t, const CaptureResult *r)
 {
+        SampleTime time = sample_time(t, r->mono_ns);
+
         assert(t->stack_id);
 
         counter_add(COUNTER_SAMPLES_CAPTURED, 1);
         counter_add(COUNTER_SAMPLES_REPEATED, 1);
-        sampler_emit_sample(t->sampler, t, sample_time(t, r->mono_ns), t->stack_id);
+        sampler_emit_sample(t->sampler, t, &time, t->stack_id);
         settle(t);
         return false;
 }

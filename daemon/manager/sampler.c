@@ -71,15 +71,14 @@ static void send_backlog(Sampler *s)
         }
 }
 
-bool sampler_emit_sample(Sampler *s, Target *t, uint64_t mono_ns, uint64_t stack_id)
+bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t stack_id)
 {
         SamplerEvent e = {
                 .type = SAMPLER_SAMPLE,
                 .target = t->id,
-                .mono_ns = t->capture_mono_ns,
-                .wall_ns = mono_ns + (uint64_t)s->wall_offset_ns,
+                .mono_ns = time->capture_mono_ns,
+                .wall_ns = time->mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
-                .stack_last = t->stack_id != 0 && t->stack_id != stack_id,
         };
 
         if (!s->spare)
@@ -89,6 +88,7 @@ bool sampler_emit_sample(Sampler *s, Target *t, uint64_t mono_ns, uint64_t stack
                 return false;
         }
         t->stack_id = stack_id;
+        t->sample = *time;
         return true;
 }
 
@@ -129,7 +129,11 @@ static void do_commands(Sampler *s)
 
         while (mailbox_pop(s->commands, &c) == 0) {
                 if (!c.add) {
-                        target_free(target_find(s, c.id));
+                        Target *t = target_find(s, c.id);
+
+                        if (t)
+                                target_finish(t);
+                        target_free(t);
                         continue;
                 }
                 r = target_new(s, c.id, &c.spec, mono_now_ns());

@@ -36,9 +36,7 @@ typedef struct SamplerEvent {
                 wall_ns; /* to be reported: of the due time, if the capture came within a millisecond after it */
         uint64_t stack_id; /* unique for the daemon's life time */
         bool failed;       /* STACK: not to be had; already counted */
-        bool stack_last; /* SAMPLE: no further sample will name the previous stack_id of this target
-                          */
-        ProcMap *map;    /* STACK: a reference for the receiver; holds the frames' modules */
+        ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
         size_t n_frames;
         Frame *frames; /* STACK: malloc'ed, innermost first, for the receiver */
 } SamplerEvent;

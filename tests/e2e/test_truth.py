@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What programs know of their own call paths and times, against what arrives at the OAP."""
 
+import statistics
 import unittest
 
 from swprofd_test import SwprofdTest, tree_durations
@@ -31,7 +32,7 @@ class Truth(SwprofdTest):
                 got = self.settled_snapshots(t["segment"])
                 due = int((t["end"] - t["start"]) / PERIOD_MS)
                 self.assertGreaterEqual(len(got), due * 0.99)
-                self.assertLessEqual(len(got), due + 2)
+                self.assertLessEqual(len(got), due + 4)  # and where a wait began and ended
                 self.assert_contiguous(got)
                 self.assertGreaterEqual(got[0]["time"], int(t["start"]))
                 self.assertLessEqual(got[-1]["time"], t["stop"])
@@ -51,6 +52,7 @@ class Truth(SwprofdTest):
             programs.append(self.program("diagram", f"diagram-{i}", "one", runs))
         lines = [line for p in programs for line in p.finish()]
         self.assertEqual(len(lines), 6 * runs)
+        errors = {name: [] for name in "ABCD"}
         for t in lines:
             got = self.settled_snapshots(t["segment"])
             self.assert_contiguous(got)
@@ -61,12 +63,17 @@ class Truth(SwprofdTest):
                 # A node for each line that calls: B has two, and each lacks up to one period. On a busy machine
                 # a sample may be late by some milliseconds; a lost one would be missed by a whole period.
                 self.assertGreaterEqual(duration, asked - PERIOD_MS * len(found) - PERIOD_MS / 2, (name, t))
-                self.assertLessEqual(duration, t[name] + 1, (name, t))
+                self.assertLessEqual(duration, t[name] + 2, (name, t))
+                errors[name].append(duration - t[name])
             paths = {tuple(function(f) for f in s["stack"]) for s in got}
             for path in paths:
                 self.assertIn("main", path)
                 if "C" in path:
                     self.assertEqual(path[path.index("main"):][:4], ("main", "A", "B", "C"))
+        # Waits are seen from their begin to their end, not just from one sample to another: without that, D would
+        # lack a whole period. Where the machine is so busy that a thread does not run at once, one may be missed.
+        for name, all_errors in errors.items():
+            self.assertGreater(statistics.median(all_errors), -PERIOD_MS / 2, (name, all_errors))
 
 
 if __name__ == "__main__":

@@ -225,6 +225,44 @@ ParameterizedTest(int *backend, capture, repeated_until_it_runs)
         thread_stop(&t);
 }
 
+/* A wait's begin, and the end of the one before, lie where the clock says. */
+BACKENDS(capture, times_of_waits)
+ParameterizedTest(int *backend, capture, times_of_waits)
+{
+        const uint64_t slack_ns = NS_PER_MS; /* the two clocks' corrections */
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        unsigned n_known = 0;
+        CaptureResult r;
+        Thread t;
+
+        thread_start(&t, sleeper);
+        ct = follow(c, &t);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.waited_until_mono_ns, 0, "nothing was before");
+        cr_assert(r.waits_since_mono_ns > 0 && r.waits_since_mono_ns <= r.mono_ns);
+        for (int i = 0; i < 100; i++) {
+                uint64_t begin_ns = mono_now_ns();
+
+                thread_step(&t);
+                cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+                cr_assert_geq(r.waits_since_mono_ns, begin_ns - slack_ns);
+                cr_assert_leq(r.waits_since_mono_ns, r.mono_ns);
+                /* It may have been preempted in between. */
+                if (!r.waited_until_mono_ns)
+                        continue;
+                n_known++;
+                cr_assert_geq(r.waited_until_mono_ns, begin_ns - slack_ns);
+                cr_assert_leq(r.waited_until_mono_ns, r.waits_since_mono_ns);
+        }
+        cr_assert_geq(n_known, 1);
+        capture_thread_forget(ct);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.waited_until_mono_ns, 0, "the capture before is forgotten");
+        thread_stop(&t);
+}
+
 BACKENDS(capture, copies_as_much_as_wanted)
 ParameterizedTest(int *backend, capture, copies_as_much_as_wanted)
 {
