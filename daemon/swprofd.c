@@ -213,9 +213,5 @@ int main(int argc, char **argv)
                 config_deinit(&config);
                 return EXIT_FAILURE;
         }
-        /* Clients never wait for us: what their sockets cannot hold is lost. Without CAP_SYS_NICE it
-         * is as it is. Not earlier: threads inherit it, and reading binaries is not to be done
-         * before what the host is there for. */
-        setpriority(PRIO_PROCESS, 0, -5);
         return manager_run(m) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -109,6 +109,8 @@ const ConfigKey config_keys[] = {
                 .help = "By the tables in the binaries, or by frame pointers, if all code has them."),
         KEY(capture, kernel_frames, capture_kernel_frames, CONFIG_BOOL, .default_value = "false",
                 .help = "Whether functions of the kernel are shown as the innermost frames."),
+        KEY(capture, realtime, capture_realtime, CONFIG_BOOL, .default_value = "true",
+                .help = "Whether reading events and sampling are real-time: in time on busy hosts."),
         KEY(capture, max_stack_bytes, capture_max_stack_bytes, CONFIG_SIZE,
                 .min = 4 * KIB, .max = 64 * KIB, .default_value = "64KiB",
                 .help = "How much of a stack is read at most."),

@@ -59,6 +59,7 @@ typedef struct Config {
         int capture_backend; /* CaptureBackend */
         int capture_unwind;  /* UnwindMode */
         bool capture_kernel_frames;
+        bool capture_realtime;
         uint32_t capture_max_stack_bytes;
         uint32_t capture_max_targets;
 

@@ -8,6 +8,7 @@
 #include "control/server.h"
 #include "core/core.h"
 #include "manager/manager.h"
+#include "manager/realtime.h"
 #include "manager/sampler.h"
 #include "manager/stack-table.h"
 #include "manager/worker.h"
@@ -31,12 +32,12 @@ struct Manager {
         sd_event *event;
         sd_event_source *timer;
         sd_event_source *post;
-        sd_event_source *session_source;
         uint64_t timer_mono_ns;
         uint64_t watchdog_ns; /* 0: systemd watches nothing */
         uint64_t next_watchdog_mono_ns;
         uint64_t stop_mono_ns; /* SIGTERM came then; 0: running */
         bool flushed;
+        Realtime realtime;
 
         Core *core;
         CaptureInfo capture_info;

@@ -21,6 +21,7 @@
 #define STALL_NS (20 * NS_PER_S)
 /* Events taken from the sampler before other sources get their turn. */
 #define SAMPLER_BURST 4096
+#define NICE          (-5)
 
 /* ---- what the core asks for ---- */
 
@@ -289,6 +290,7 @@ static int on_post(sd_event_source *source, void *userdata)
         uint64_t next;
         int r;
 
+        realtime_account(&m->realtime, clock_ns(CLOCK_THREAD_CPUTIME_ID), now.mono_ns);
         sampler_send_deferred(m);
         if (m->stop_mono_ns) {
                 r = stop_step(m, now);
@@ -363,6 +365,7 @@ int manager_reload(Manager *m)
                 if (new.capture_backend != old.capture_backend ||
                         new.capture_unwind != old.capture_unwind ||
                         new.capture_kernel_frames != old.capture_kernel_frames ||
+                        new.capture_realtime != old.capture_realtime ||
                         new.capture_max_stack_bytes != old.capture_max_stack_bytes ||
                         new.capture_max_targets != old.capture_max_targets)
                         note_restart("capture");
@@ -458,8 +461,7 @@ static int manager_start_sources(Manager *m)
                 r = sd_event_add_io(m->event, NULL, mailbox_fd(worker_stacks(m->worker)), EPOLLIN,
                         on_worker, m);
         if (r >= 0 && m->session)
-                r = sd_event_add_io(m->event, &m->session_source, session_fd(m->session), EPOLLIN,
-                        on_session, m);
+                r = sd_event_add_io(m->event, NULL, session_fd(m->session), EPOLLIN, on_session, m);
         if (r < 0)
                 return error_origin(r);
         if (sd_watchdog_enabled(false, &watchdog_us) > 0)
@@ -545,7 +547,6 @@ Manager *manager_free(Manager *m)
                 free(d);
         sd_event_source_unref(m->timer);
         sd_event_source_unref(m->post);
-        sd_event_source_unref(m->session_source);
         sd_event_unref(m->event);
         free(m->config_file);
         config_deinit(&m->config);
@@ -559,6 +560,9 @@ int manager_run(Manager *m)
 
         log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s", m->config.span_socket,
                 m->config.oap_server[0] ? m->config.oap_server : "not configured");
+        /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
+         * sampled from when its word is read. */
+        realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE);
         sd_notifyf(false, "READY=1\nSTATUS=Capturing by %s", m->capture_info.backend);
         r = sd_event_loop(m->event);
         if (r < 0)

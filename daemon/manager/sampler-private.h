@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "manager/realtime.h"
 #include "manager/sampler.h"
 #include "util/hash.h"
 #include "util/list.h"
@@ -47,6 +48,8 @@ struct Sampler {
                              is out */
         atomic_uint n_targets;
         _Atomic uint64_t busy_since_mono_ns;
+        bool want_realtime;
+        Realtime realtime;
 
         HashTable targets, processes;
         Target **heap; /* by wake_mono_ns, earliest first */

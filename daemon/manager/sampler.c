@@ -8,8 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 
 #include "core/counter.h"
 #include "manager/sampler-private.h"
@@ -163,6 +161,7 @@ static bool wait_until(Sampler *s, uint64_t deadline_mono_ns)
         timeout.tv_sec = (time_t)(ns / NS_PER_S);
         timeout.tv_nsec = (long)(ns % NS_PER_S);
         atomic_store(&s->busy_since_mono_ns, 0);
+        realtime_account(&s->realtime, clock_ns(CLOCK_THREAD_CPUTIME_ID), now);
         n = epoll_pwait2(s->epoll_fd, &event, 1, deadline_mono_ns == NEVER ? NULL : &timeout, NULL);
         atomic_store(&s->busy_since_mono_ns, mono_now_ns());
         /* What is readable is seen when all sources are drained; only the order to stop is not. */
@@ -201,8 +200,7 @@ static void *sampler_main(void *userdata)
 
         pthread_setname_np(pthread_self(), "sampler");
         prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
-        /* Without CAP_SYS_NICE samples come a little later under load, no more. */
-        setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+        realtime_init(&s->realtime, "sampler", s->want_realtime, NICE);
         do {
                 now = mono_now_ns();
                 read_wall_offset(s);
@@ -281,6 +279,7 @@ int sampler_new(Sampler **ret, const Config *config, Capture *capture, Worker *w
         s->unwind_mode = (UnwindMode)config->capture_unwind;
         s->max_stack_bytes = config->capture_max_stack_bytes;
         s->max_targets = config->capture_max_targets;
+        s->want_realtime = config->capture_realtime;
         s->stop_fd = s->epoll_fd = -1;
         list_init(&s->backlog);
         list_init(&s->process_list);
