@@ -94,6 +94,12 @@ static __always_inline __u64 task_switches(struct task_struct *t)
         return t->nvcsw + t->nivcsw;
 }
 
+static __always_inline void fill_turn(struct swp_slot *s, struct task_struct *t)
+{
+        s->arrival_sched_ns = t->sched_info.last_arrival;
+        s->turn_ns = t->se.sum_exec_runtime - t->se.prev_sum_exec_runtime;
+}
+
 /* Who the thread is and what it has used. Return: whether it is the one that was asked for, and
  * lives. */
 static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
@@ -105,6 +111,7 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         s->state = t->__state;
         s->runtime_ns = t->se.sum_exec_runtime;
         s->run_delay_ns = t->sched_info.run_delay;
+        s->queued_sched_ns = t->sched_info.last_queued;
         s->fsbase = t->thread.fsbase;
         s->copied = 0;
         s->n_kstack = 0;
@@ -238,16 +245,14 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         if (task_on_cpu(t)) {
                 barrier();
                 s->switches = task_switches(t);
-                s->arrival_sched_ns = t->sched_info.last_arrival;
+                fill_turn(s, t);
                 return SWP_ON_CPU;
         }
         barrier();
         s->switches = task_switches(t);
         if (s->switches == s->known_switches)
                 return SWP_UNCHANGED;
-        s->arrival_sched_ns = t->sched_info.last_arrival;
-        s->departure_sched_ns =
-                s->arrival_sched_ns + t->se.sum_exec_runtime - t->se.prev_sum_exec_runtime;
+        fill_turn(s, t);
         s->puller_sched_ns = bpf_get_current_task_btf()->sched_info.last_arrival;
 
         if (fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t)))
@@ -343,7 +348,7 @@ int shot(void *ctx)
         } else {
                 status = SWP_COPIED;
                 s->switches = task_switches(t);
-                s->arrival_sched_ns = t->sched_info.last_arrival;
+                fill_turn(s, t);
                 if (s->flags & SWP_F_KERNEL)
                         s->kstack_id = bpf_get_stackid(ctx, &stacks, 0);
                 if (s->flags & SWP_F_FP) {

@@ -38,6 +38,7 @@ struct sched_entity {
 struct sched_info {
         unsigned long long run_delay;
         unsigned long long last_arrival; /* when it last came onto a CPU */
+        unsigned long long last_queued;  /* since when it is in want of one; 0: it is not */
 };
 
 struct task_struct {

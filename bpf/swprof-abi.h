@@ -46,11 +46,12 @@ struct swp_slot {
         __u64 mono_ns;      /* bpf_ktime_get_ns() of the capture */
         __u64 switches;     /* nvcsw + nivcsw */
         __u64 runtime_ns;   /* se.sum_exec_runtime */
-        __u64 run_delay_ns; /* sched_info.run_delay */
-        /* Unless it is unchanged, on the scheduler's clock: */
-        __u64 arrival_sched_ns;   /* when the thread last came onto a CPU */
-        __u64 departure_sched_ns; /* pulls: and left it (less what interrupts and the host took) */
-        __u64 puller_sched_ns;    /* pulls: when the thread that pulls came onto its own */
+        __u64 run_delay_ns; /* sched_info.run_delay: until it last came onto a CPU */
+        __u64 queued_sched_ns; /* in want of a CPU since then, on the scheduler's clock; 0: it is not */
+        /* Unless it is unchanged: its last turn on a CPU. On the scheduler's clock. */
+        __u64 arrival_sched_ns; /* when it came */
+        __u64 turn_ns; /* what it has used since, as of the last tick if it is there still */
+        __u64 puller_sched_ns; /* pulls of one off CPU: when the thread that pulls came onto its own */
         __u64 task_start_boottime;
         __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */
         __u64 mm;      /* its address: changes at exec */
@@ -88,5 +89,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 592, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 600, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

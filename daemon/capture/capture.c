@@ -197,28 +197,35 @@ static CaptureStatus status_of(uint32_t status)
         }
 }
 
-/* When the wait in which the last capture met the thread was over. `off`: the thread has left the CPU since. Then, as
- * long as it came onto one just once, it came when the wait was over. 0: not known. */
-static uint64_t wait_end(const CaptureThread *t, bool off)
+/* Time in want of a CPU, with that which is not over yet. */
+static uint64_t run_delay_ns(const CaptureThread *t)
 {
         const struct swp_slot *s = thread_slot(t);
+        uint64_t since = 0;
 
-        if (!t->known_waits || s->switches != t->known_switches + off)
-                return 0;
-        return sched_clock_mono_ns(&t->capture->sched_clock, s->arrival_sched_ns, s->mono_ns);
+        if (s->queued_sched_ns && !s->shot)
+                since = sched_clock_mono_ns(
+                        &t->capture->sched_clock, s->queued_sched_ns, s->mono_ns);
+        return s->run_delay_ns + (since ? s->mono_ns - since : 0);
 }
 
-static void result_fill_waits(const CaptureThread *t, CaptureResult *r)
+/* What is known of the thread's last turn on a CPU, and of the waits before and after. `on_cpu`: it is there still. */
+static void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
 {
-        SchedClock *clock = &t->capture->sched_clock;
+        const SchedClock *clock = &t->capture->sched_clock;
         const struct swp_slot *s = thread_slot(t);
+        uint64_t came = sched_clock_mono_ns(clock, s->arrival_sched_ns, s->mono_ns);
 
-        if (!s->shot)
-                sched_clock_note(clock, s->mono_ns, s->puller_sched_ns);
-        r->waited_until_mono_ns = wait_end(t, !s->shot);
-        if (!s->shot && s->state != 0)
+        if (came == 0)
+                return;
+        /* As long as it came just once, it came when the wait was over. */
+        if (t->known_waits && s->switches == t->known_switches + !on_cpu)
+                r->waited_until_mono_ns = came;
+        if (on_cpu && s->mono_ns - came > s->turn_ns)
+                r->runtime_ns += s->mono_ns - came - s->turn_ns;
+        if (!on_cpu && r->blocked)
                 r->waits_since_mono_ns =
-                        sched_clock_mono_ns(clock, s->departure_sched_ns, s->mono_ns);
+                        sched_clock_mono_ns(clock, s->arrival_sched_ns + s->turn_ns, s->mono_ns);
 }
 
 /* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
@@ -233,9 +240,10 @@ static CaptureResult thread_result(CaptureThread *t)
                         .mm = s->mm,
                         .process_start_boottime = s->process_start_boottime},
                 .runtime_ns = s->runtime_ns,
-                .run_delay_ns = s->run_delay_ns,
+                .run_delay_ns = run_delay_ns(t),
                 .fsbase = s->fsbase,
                 .syscall = (int64_t)s->orig_ax,
+                .blocked = !s->shot && s->state != 0,
                 .kernel_pcs =
                         (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
         };
@@ -251,9 +259,11 @@ static CaptureResult thread_result(CaptureThread *t)
                 r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
         }
         if (r.status == CAPTURE_TAKEN) {
-                result_fill_waits(t, &r);
+                if (!s->shot)
+                        sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
+                result_fill_turn(t, s->shot, &r);
                 t->known_switches = s->shot ? NOT_KNOWN : s->switches;
-                t->known_waits = !s->shot && s->state != 0;
+                t->known_waits = r.blocked;
         }
         if (!r.copy.bytes)
                 thread_drop_buffer(t);
@@ -437,16 +447,23 @@ static int pull_alone(CaptureThread *t)
         return thread_answered(t) && thread_slot(t)->status != SWP_GONE ? 0 : CAPTURE_E_GONE;
 }
 
-uint64_t capture_wait_end(CaptureThread *t)
+int capture_finish(CaptureThread *t, CaptureResult *ret)
 {
         const struct swp_slot *s = thread_slot(t);
         CaptureResult late;
+        int r;
 
         capture_cancel(t, &late);
         thread_drop_buffer(t);
-        if (!t->known_waits || pull_alone(t) != 0 || s->status == SWP_UNCHANGED)
-                return 0;
-        return wait_end(t, s->status != SWP_ON_CPU);
+        r = pull_alone(t);
+        if (r)
+                return error_trace(r);
+        *ret = (CaptureResult){.mono_ns = s->mono_ns,
+                .runtime_ns = s->runtime_ns,
+                .run_delay_ns = run_delay_ns(t)};
+        if (s->status != SWP_UNCHANGED)
+                result_fill_turn(t, s->status == SWP_ON_CPU, ret);
+        return 0;
 }
 
 /* Remembers who the thread is, so that no later one with its number is taken for it. */

@@ -60,9 +60,10 @@ typedef struct CaptureResult {
         size_t n_kernel_pcs;
         const uint64_t *kernel_pcs; /* innermost first */
         CaptureSpace space;
-        uint64_t runtime_ns, run_delay_ns; /* the thread's own counters */
+        uint64_t runtime_ns, run_delay_ns; /* the thread's time on a CPU, and in want of one */
         uint64_t fsbase;
         int64_t syscall; /* number of the system call it is in, -1: none */
+        bool blocked;    /* off the CPU, and not in want of one; false for shots */
 } CaptureResult;
 
 typedef struct CaptureInfo {
@@ -110,9 +111,9 @@ void capture_thread_forget(CaptureThread *t);
  */
 int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
 
-/* When the wait was over in which the last CAPTURE_TAKEN met the thread, which has been captured for
- * the last time. 0: not known, or it waits still. Gives up a shot. */
-uint64_t capture_wait_end(CaptureThread *t);
+/* One more look at a thread that has been captured for the last time: mono_ns, waited_until_mono_ns, runtime_ns and
+ * run_delay_ns alone are filled in. Gives up a shot. Return: 0, CAPTURE_E_GONE, -errno. */
+int capture_finish(CaptureThread *t, CaptureResult *ret);
 
 /* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */
 bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret);

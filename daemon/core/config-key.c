@@ -118,6 +118,9 @@ const ConfigKey config_keys[] = {
                 .min = 1, .max = 65536, .default_value = "4096",
                 .help = "Threads that are sampled at once at most."),
 
+        KEY(stacks, blocked_on, stacks_blocked_on, CONFIG_BOOL, .default_value = "false",
+                .help = "Whether the innermost frame says what a thread waits for: [read fd 7]."),
+
         KEY(symbols, lines, symbols_lines, CONFIG_BOOL, .default_value = "true",
                 .help = "Whether a frame names the source line."),
 

@@ -63,6 +63,7 @@ typedef struct Config {
         uint32_t capture_max_stack_bytes;
         uint32_t capture_max_targets;
 
+        bool stacks_blocked_on;
         bool symbols_lines;
 
         uint32_t limits_clients_per_uid;

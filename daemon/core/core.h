@@ -67,8 +67,22 @@ typedef struct Snapshot {
         Stack *stack; /* READY */
 } Snapshot;
 
-/* A profiled segment of a client without an agent, for the minimal trace segment (architecture:
- * report_segments). */
+/* Where the time of a segment's thread went while it was sampled, by the scheduler's own counters. */
+typedef struct SpanTimes {
+        uint64_t wall_ns; /* in all */
+        uint64_t on_cpu_ns;
+        uint64_t run_queue_ns; /* in want of a CPU */
+} SpanTimes;
+
+static inline uint64_t span_times_blocked_ns(const SpanTimes *t)
+{
+        uint64_t awake_ns = t->on_cpu_ns + t->run_queue_ns;
+
+        return t->wall_ns > awake_ns ? t->wall_ns - awake_ns : 0;
+}
+
+/* A profiled segment that is over; for the minimal trace segment of clients without an agent
+ * (architecture: report_segments). */
 typedef struct SegmentReport {
         const char *service;
         const char *instance;
@@ -78,6 +92,8 @@ typedef struct SegmentReport {
         int64_t start_wall_ms;
         int64_t end_wall_ms;
         bool error;
+        int32_t n_snapshots;
+        SpanTimes times;
         const char
                 *parent_segment_id; /* of a continued segment (same trace, cross-thread), or NULL */
         const char *parent_operation;
@@ -266,6 +282,7 @@ typedef struct SegmentInfo {
         pid_t pid, tid;
         SegmentState state;
         uint64_t age_ms, captured, sent;
+        SpanTimes times; /* until the newest sample */
 } SegmentInfo;
 void core_segments(
         Core *c, Now now, void (*each)(void *userdata, const SegmentInfo *info), void *userdata);
@@ -278,6 +295,10 @@ void core_segments(
  * FAILED. Unknown targets are ignored and counted.
  */
 void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack *stack, Now now);
+
+/* The counters of the target's thread as they stood at mono_ns: nanoseconds on a CPU, and in want of one. */
+void core_thread_times(
+        Core *c, TargetId id, uint64_t mono_ns, uint64_t runtime_ns, uint64_t run_delay_ns);
 
 /* The thread of the target has ended: its segment stops (its slot is free). */
 void core_target_gone(Core *c, TargetId id, Now now);

@@ -37,6 +37,7 @@ typedef struct Target {
         pid_t tid;
         uint64_t from_mono_ns,
                 end_mono_ns; /* samples from `from` to before `end` are the segment's */
+        uint64_t times_mono_ns, runtime_ns, run_delay_ns; /* its thread's newest counters */
 } Target;
 
 /* The segments of one client, while it has any. */
@@ -106,6 +107,7 @@ struct Segment {
         unsigned n_targets;
 
         Held held;
+        SpanTimes times;
         uint64_t n_captured;
         int32_t sequence; /* of the next snapshot */
         int64_t last_wall_ms;

@@ -342,6 +342,8 @@ static void segment_done(const Segment *s)
                 .end_wall_ms = s->start_wall_ms +
                                (int64_t)((s->end_mono_ns - s->start_mono_ns) / NS_PER_MS),
                 .error = s->error,
+                .n_snapshots = s->sequence,
+                .times = s->times,
                 .parent_segment_id = s->parent_id,
                 .parent_operation = s->parent_operation,
         };

@@ -5,6 +5,11 @@
 #include "core/internal.h"
 #include "util/error.h"
 
+static uint64_t min_ns(uint64_t a, uint64_t b)
+{
+        return a < b ? a : b;
+}
+
 static Target *target_find(const Core *c, TargetId id)
 {
         for (HashLink *l = hash_table_find(&c->targets, hash_u64(id)); l; l = hash_link_next(l)) {
@@ -133,6 +138,28 @@ void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack
                 COUNTER_SAMPLES_PENDING_OVER, held_add(&s->held, &(Sample){mono_ns, wall_ns, stack},
                                                       c->config->profile_max_pending_samples));
         segment_schedule(s, now);
+}
+
+void core_thread_times(
+        Core *c, TargetId id, uint64_t mono_ns, uint64_t runtime_ns, uint64_t run_delay_ns)
+{
+        Target *t = target_find(c, id);
+
+        if (!t)
+                return;
+        /* The last word comes a moment after the end; what the thread did meanwhile is little. */
+        mono_ns = min_ns(mono_ns, t->end_mono_ns);
+        if (mono_ns < t->times_mono_ns)
+                return;
+        /* Differences may be negative: what a running thread has used is estimated. */
+        if (t->times_mono_ns != 0) {
+                t->segment->times.wall_ns += mono_ns - t->times_mono_ns;
+                t->segment->times.on_cpu_ns += runtime_ns - t->runtime_ns;
+                t->segment->times.run_queue_ns += run_delay_ns - t->run_delay_ns;
+        }
+        t->times_mono_ns = mono_ns;
+        t->runtime_ns = runtime_ns;
+        t->run_delay_ns = run_delay_ns;
 }
 
 void core_target_gone(Core *c, TargetId id, Now now)

@@ -171,6 +171,9 @@ void show_slots(const Status *s, FILE *f, bool colour)
                 {"AGE", true},
                 {"CAPTURED", true},
                 {"SENT", true},
+                {"ON CPU", true},
+                {"RUN QUEUE", true},
+                {"BLOCKED", true},
         };
         _cleanup_(table_freep) Table *t = TABLE(columns);
 
@@ -185,6 +188,9 @@ void show_slots(const Status *s, FILE *f, bool colour)
                 table_take(t, text_duration(x->age_ms));
                 table_add(t, "%" PRIu64, x->captured);
                 table_add(t, "%" PRIu64, x->sent);
+                table_add(t, "%.1f ms", (double)x->on_cpu_ns / 1e6);
+                table_add(t, "%.1f ms", (double)x->run_queue_ns / 1e6);
+                table_add(t, "%.1f ms", (double)x->blocked_ns / 1e6);
         }
         table_print(t, f, colour);
 }

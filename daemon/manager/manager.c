@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +116,15 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
         Manager *m = userdata;
+        const SpanTimes *t = &report->times;
 
+        log_info("segment %s of %s, %s: %" PRId64
+                 " ms, of these %.1f on CPU, %.1f waiting for one, %.1f blocked; "
+                 "%" PRId32 " snapshots",
+                report->segment_id, report->instance, report->operation,
+                report->end_wall_ms - report->start_wall_ms, (double)t->on_cpu_ns / NS_PER_MS,
+                (double)t->run_queue_ns / NS_PER_MS, (double)span_times_blocked_ns(t) / NS_PER_MS,
+                report->n_snapshots);
         if (m->session && report_wanted)
                 session_segment_done(m->session, report);
 }
@@ -172,6 +181,9 @@ static void take_sampler_event(Manager *m, SamplerEvent *e)
 
         switch (e->type) {
         case SAMPLER_SAMPLE:
+                if (e->runtime_ns)
+                        core_thread_times(
+                                m->core, e->target, e->mono_ns, e->runtime_ns, e->run_delay_ns);
                 stack = stack_table_sample(m->stacks, e->target, e->stack_id);
                 if (stack)
                         core_sample(m->core, e->target, e->mono_ns, e->wall_ns, stack, now_get());
@@ -181,6 +193,9 @@ static void take_sampler_event(Manager *m, SamplerEvent *e)
         case SAMPLER_STACK:
                 if (stack_table_frames(m->stacks, e) < 0)
                         log_error("out of memory: a stack is lost");
+                break;
+        case SAMPLER_TIMES:
+                core_thread_times(m->core, e->target, e->mono_ns, e->runtime_ns, e->run_delay_ns);
                 break;
         case SAMPLER_GONE:
                 core_target_gone(m->core, e->target, now_get());
@@ -369,6 +384,8 @@ int manager_reload(Manager *m)
                         new.capture_max_stack_bytes != old.capture_max_stack_bytes ||
                         new.capture_max_targets != old.capture_max_targets)
                         note_restart("capture");
+                if (new.stacks_blocked_on != old.stacks_blocked_on)
+                        note_restart("stacks.blocked_on");
                 if (new.symbols_lines != old.symbols_lines ||
                         new.profile_max_depth != old.profile_max_depth)
                         note_restart("symbols.lines or profile.max_depth");

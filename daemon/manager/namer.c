@@ -7,6 +7,7 @@
 #include "symbol/binary.h"
 #include "symbol/kallsyms.h"
 #include "symbol/signature.h"
+#include "symbol/wait.h"
 #include "unwind/module.h"
 #include "util/error.h"
 #include "util/hash.h"
@@ -20,7 +21,8 @@
  * inlined. */
 typedef struct Place {
         HashLink by_address;
-        uint32_t module; /* id; 0: the kernel */
+        FrameKind kind;
+        uint32_t module; /* id, of FRAME_CODE */
         uint64_t vaddr;
         size_t n;
         char *signatures[];
@@ -100,12 +102,28 @@ static size_t kernel_symbolize(Namer *n, uint64_t addr, SymbolFrame *ret)
 /* The file is shown without its line, too: DWARF is asked either way. */
 static size_t frame_symbolize(Namer *n, const Frame *frame, SymbolFrame *ret, size_t max)
 {
-        if (frame->kernel)
+        if (frame->kind == FRAME_KERNEL)
                 return kernel_symbolize(n, frame->vaddr, ret);
-        if (frame->module->symbols)
+        if (frame->kind == FRAME_CODE && frame->module->symbols)
                 return binary_symbolize(frame->module->symbols, frame->vaddr, true, ret, max);
         *ret = (SymbolFrame){0};
         return 1;
+}
+
+/* Appends the signatures of the functions at the frame, outermost first. Return: 0, -ENOMEM. */
+static int place_name(
+        Namer *n, Place *p, const Frame *frame, const SymbolFrame *functions, size_t n_functions)
+{
+        const char *module = frame->kind == FRAME_CODE ? frame->module->name : "[kernel]";
+
+        for (size_t i = n_functions; i-- > 0; p->n++) {
+                p->signatures[p->n] = frame->kind == FRAME_WAIT
+                                              ? wait_signature(frame->vaddr)
+                                              : signature_native(module, &functions[i], n->lines);
+                if (!p->signatures[p->n])
+                        return error_origin(-ENOMEM);
+        }
+        return 0;
 }
 
 /* Return: 0, -ENOMEM. */
@@ -118,21 +136,16 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
 
         if (!p)
                 return error_origin(-ENOMEM);
+        p->kind = frame->kind;
         p->module = module;
         p->vaddr = frame->vaddr;
-        for (size_t i = n_functions; i-- > 0; p->n++) {
-                p->signatures[p->n] = signature_native(
-                        frame->kernel ? "[kernel]" : frame->module->name, &functions[i], n->lines);
-                if (!p->signatures[p->n]) {
-                        place_free(p);
-                        return error_origin(-ENOMEM);
-                }
-                size += strlen(p->signatures[p->n]) + 1;
-        }
-        if (hash_table_add(&n->places, &p->by_address, hash) < 0) {
+        if (place_name(n, p, frame, functions, n_functions) < 0 ||
+                hash_table_add(&n->places, &p->by_address, hash) < 0) {
                 place_free(p);
                 return error_origin(-ENOMEM);
         }
+        for (size_t i = 0; i < p->n; i++)
+                size += strlen(p->signatures[i]) + 1;
         n->places_bytes += size;
         *ret = p;
         return 0;
@@ -140,14 +153,14 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
 
 static int place_find(Namer *n, const Frame *frame, const Place **ret)
 {
-        uint32_t module = frame->kernel ? 0 : frame->module->id;
+        uint32_t module = frame->kind == FRAME_CODE ? frame->module->id : 0;
         uint64_t hash = hash_u64(frame->vaddr ^ (uint64_t)module << 48);
         Place *p;
         int r;
 
         for (HashLink *l = hash_table_find(&n->places, hash); l; l = hash_link_next(l)) {
                 p = (Place *)l;
-                if (p->module == module && p->vaddr == frame->vaddr) {
+                if (p->kind == frame->kind && p->module == module && p->vaddr == frame->vaddr) {
                         *ret = p;
                         return 0;
                 }
@@ -180,7 +193,7 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
                 const Place *p = NULL;
                 int r;
 
-                if (!frames[i].kernel && !frames[i].module) {
+                if (frames[i].kind == FRAME_CODE && !frames[i].module) {
                         cut = !stack_append(n, &at, n->anonymous);
                         continue;
                 }

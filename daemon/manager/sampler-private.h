@@ -22,8 +22,9 @@ typedef struct Target Target;
 typedef struct Process Process;
 
 typedef struct SampleTime {
-        uint64_t mono_ns;         /* as reported */
-        uint64_t capture_mono_ns; /* when it was true beyond doubt */
+        uint64_t mono_ns;                  /* as reported */
+        uint64_t capture_mono_ns;          /* when it was true beyond doubt */
+        uint64_t runtime_ns, run_delay_ns; /* the thread's counters then; 0: not known */
 } SampleTime;
 
 /* An event that the mailbox had no room for. */
@@ -37,6 +38,7 @@ struct Sampler {
         Capture *capture;
         UnwindMode unwind_mode;
         size_t max_stack_bytes;
+        bool blocked_on; /* stacks say what the thread waits for */
 
         pthread_t thread;
         bool has_thread;
@@ -75,6 +77,7 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
  * of `map`; NULL: failed. `node` (or NULL: the spare one) is taken over. */
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
         ProcMap *map, size_t n_frames);
+void sampler_emit_times(Sampler *s, TargetId target, const CaptureResult *r);
 /* `node` is taken over. */
 void sampler_emit_gone(Sampler *s, EventNode *node, TargetId target);
 
@@ -125,7 +128,7 @@ bool target_grow(Target *t, uint64_t need_bytes);
  * backend takes it from the first and the last sample of a stack. Return: whether one was sent.
  */
 bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id);
-/* Its last sample has been taken: the wait that was met then may be over. */
+/* Its last sample has been taken: the wait that was met then may be over, and the thread's counters tell the rest. */
 void target_finish(Target *t);
 void target_forget_stack(Target *t);
 /* Remembers the n first of s->frames as the newest stack of the target; without memory it is just

@@ -4,6 +4,7 @@
 
 #include "core/counter.h"
 #include "manager/sampler-private.h"
+#include "symbol/wait.h"
 #include "unwind/unwind.h"
 #include "util/error.h"
 
@@ -26,6 +27,8 @@ typedef struct Parked {
         uint64_t addr;
         size_t n;
         bool pcs_only, pcs_cut;
+        bool shot, blocked;
+        int64_t syscall;
         size_t n_kernel_pcs;
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
         uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
@@ -39,26 +42,35 @@ static bool space_equal(const CaptureSpace *a, const CaptureSpace *b)
 
 /* ---- unwinding ---- */
 
-/* Into s->frames: kernel frames innermost, then the user's. */
+static Frame frame_of(FrameKind kind, uint64_t pc)
+{
+        return (Frame){.pc = pc, .vaddr = pc, .kind = kind};
+}
+
+/* Into s->frames: what it waits for innermost, then kernel frames, then the user's. */
 static UnwindResult unwind(Sampler *s, const CaptureResult *c, const ProcMap *map)
 {
-        size_t n_kernel = c->n_kernel_pcs;
-        Frame *frames = s->frames + n_kernel;
+        const uint64_t *regs = c->copy.regs.r;
+        size_t n_inner = 0;
+        Frame *frames;
         UnwindResult u;
 
-        for (size_t i = 0; i < n_kernel; i++)
-                s->frames[i] =
-                        (Frame){.pc = c->kernel_pcs[i], .vaddr = c->kernel_pcs[i], .kernel = true};
+        if (s->blocked_on && !c->shot)
+                s->frames[n_inner++] = frame_of(FRAME_WAIT,
+                        wait_code(c->blocked, c->syscall, regs[X86_RDI], regs[X86_RSI]));
+        for (size_t i = 0; i < c->n_kernel_pcs; i++)
+                s->frames[n_inner++] = frame_of(FRAME_KERNEL, c->kernel_pcs[i]);
+        frames = s->frames + n_inner;
         if (c->pcs_only)
-                u = unwind_pcs(c->pcs, c->n_pcs, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+                u = unwind_pcs(c->pcs, c->n_pcs, map, frames, SAMPLER_MAX_FRAMES - n_inner);
         else if (s->unwind_mode == UNWIND_MODE_FP)
-                u = unwind_fp(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+                u = unwind_fp(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_inner);
         else
-                u = unwind_cfi(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_kernel);
+                u = unwind_cfi(&c->copy, map, frames, SAMPLER_MAX_FRAMES - n_inner);
         /* What the kernel cut off would be the outermost frames. */
         if (c->pcs_only && c->pcs_cut && u.status == UNWIND_DONE)
                 u.status = UNWIND_TOO_DEEP;
-        u.n_frames += n_kernel;
+        u.n_frames += n_inner;
         return u;
 }
 
@@ -113,6 +125,9 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
                         .n = n,
                         .pcs_only = c->pcs_only,
                         .pcs_cut = c->pcs_cut,
+                        .shot = c->shot,
+                        .blocked = c->blocked,
+                        .syscall = c->syscall,
                         .n_kernel_pcs =
                                 c->n_kernel_pcs < MAX_KERNEL_PCS ? c->n_kernel_pcs : MAX_KERNEL_PCS,
                 };
@@ -150,6 +165,9 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                         .bytes = (const uint8_t *)k->bytes},
                 .pcs_only = k->pcs_only,
                 .pcs_cut = k->pcs_cut,
+                .shot = k->shot,
+                .blocked = k->blocked,
+                .syscall = k->syscall,
                 .n_pcs = k->n / sizeof(*c.pcs),
                 .pcs = k->bytes,
                 .n_kernel_pcs = k->n_kernel_pcs,

@@ -149,14 +149,17 @@ static void begin(Target *t, uint64_t now)
  * The time to be reported of a capture: when it was due, if it came that near. After a sample that was so late that it
  * has its true time, the next due time may lie before that.
  */
-static SampleTime sample_time(const Target *t, uint64_t capture_mono_ns)
+static SampleTime sample_time(const Target *t, const CaptureResult *r)
 {
+        uint64_t capture_mono_ns = r->mono_ns;
         bool punctual = capture_mono_ns >= t->due_mono_ns &&
                         capture_mono_ns - t->due_mono_ns < WIRE_NS &&
                         t->due_mono_ns > t->sample.mono_ns;
 
         return (SampleTime){.mono_ns = punctual ? t->due_mono_ns : capture_mono_ns,
-                .capture_mono_ns = capture_mono_ns};
+                .capture_mono_ns = capture_mono_ns,
+                .runtime_ns = r->runtime_ns,
+                .run_delay_ns = r->run_delay_ns};
 }
 
 bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id)
@@ -177,15 +180,19 @@ bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_
 
 void target_finish(Target *t)
 {
-        if (t->thread && t->stack_id)
-                target_add_edge(t, capture_wait_end(t->thread), UINT64_MAX, t->stack_id);
+        CaptureResult r;
+
+        if (!t->thread || !t->stack_id || capture_finish(t->thread, &r) != 0)
+                return;
+        target_add_edge(t, r.waited_until_mono_ns, UINT64_MAX, t->stack_id);
+        sampler_emit_times(t->sampler, t->id, &r);
 }
 
 /* ---- captures: each handler returns whether to pull again at once ---- */
 
 static bool on_taken(Target *t, const CaptureResult *r)
 {
-        SampleTime time = sample_time(t, r->mono_ns);
+        SampleTime time = sample_time(t, r);
         SampleFate fate;
 
         fate = process_take_sample(t->process, t, r, &time);
@@ -204,7 +211,7 @@ static bool on_taken(Target *t, const CaptureResult *r)
 
 static bool on_repeated(Target *t, const CaptureResult *r)
 {
-        SampleTime time = sample_time(t, r->mono_ns);
+        SampleTime time = sample_time(t, r);
 
         assert(t->stack_id);
 

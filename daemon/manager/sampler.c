@@ -77,6 +77,8 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
                 .mono_ns = time->capture_mono_ns,
                 .wall_ns = time->mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
+                .runtime_ns = time->runtime_ns,
+                .run_delay_ns = time->run_delay_ns,
         };
 
         if (!s->spare)
@@ -108,6 +110,18 @@ void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t s
                 }
         }
         push_or_keep(s, node, &e);
+}
+
+void sampler_emit_times(Sampler *s, TargetId target, const CaptureResult *r)
+{
+        SamplerEvent e = {.type = SAMPLER_TIMES,
+                .target = target,
+                .mono_ns = r->mono_ns,
+                .runtime_ns = r->runtime_ns,
+                .run_delay_ns = r->run_delay_ns};
+
+        /* No sample is lost without. */
+        push(s, &e);
 }
 
 void sampler_emit_gone(Sampler *s, EventNode *node, TargetId target)
@@ -278,6 +292,7 @@ int sampler_new(Sampler **ret, const Config *config, Capture *capture, Worker *w
         s->worker = worker;
         s->unwind_mode = (UnwindMode)config->capture_unwind;
         s->max_stack_bytes = config->capture_max_stack_bytes;
+        s->blocked_on = config->stacks_blocked_on;
         s->max_targets = config->capture_max_targets;
         s->want_realtime = config->capture_realtime;
         s->stop_fd = s->epoll_fd = -1;

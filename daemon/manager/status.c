@@ -98,6 +98,9 @@ static void add_slot(void *userdata, const SegmentInfo *info)
         s->age_ms = info->age_ms;
         s->captured = info->captured;
         s->sent = info->sent;
+        s->on_cpu_ns = info->times.on_cpu_ns;
+        s->run_queue_ns = info->times.run_queue_ns;
+        s->blocked_ns = span_times_blocked_ns(&info->times);
 }
 
 static void add_task(StatusBuilder *b, const Task *task)

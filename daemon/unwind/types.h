@@ -45,10 +45,16 @@ typedef struct StackCopy {
 
 struct Module;
 
+typedef enum FrameKind {
+        FRAME_CODE,   /* of the program */
+        FRAME_KERNEL, /* pc and vaddr are a kernel address */
+        FRAME_WAIT,   /* no code: pc and vaddr say what the thread waits for (symbol/wait.h) */
+} FrameKind;
+
 typedef struct Frame {
         uint64_t pc;                 /* for callers: the return address */
         const struct Module *module; /* borrowed from the ProcMap; NULL: not in a file */
         uint64_t vaddr; /* address in the module's ELF terms, already lowered by 1 for callers; else
                          * pc; UINT64_MAX: no segment of the module covers it */
-        bool kernel;    /* pc is a kernel address */
+        FrameKind kind;
 } Frame;

@@ -48,6 +48,7 @@ OWNERS = [
     ("json-c/*", ["daemon/ctl/*"]),
     ("systemd/*", ["daemon/client/*", "daemon/control/*", "daemon/manager/*", "daemon/swprofd.c"]),
     ("version.h", ["daemon/*", "lib/*"]),
+    ("syscall-names.h", ["daemon/symbol/wait.c"]),
     ("swprof.h", ["lib/*", "packaging/demo/*"]),
 ]
 # What the C library and the kernel bring along.

@@ -80,6 +80,9 @@ static void fill_status(
         slot.age_ms = 350;
         slot.captured = 35;
         slot.sent = 30;
+        slot.on_cpu_ns = 1250000;
+        slot.run_queue_ns = 90000;
+        slot.blocked_ns = 348660000;
         counter.name = (char *)"samples_due";
         counter.value = 99;
         counter.help = (char *)"Samples that fell due.";
@@ -245,8 +248,10 @@ Test(ctl, text)
         cr_assert_eq(run("swprofctl tasks"), 0);
         expect_out("/cart");
         cr_assert_eq(run("swprofctl slots"), 0);
-        cr_assert_str_eq(out, "TASK  SEGMENT  PID  TID  STATE         AGE  CAPTURED  SENT\n"
-                              "t1    s1        41   43  profiling  350 ms        35    30\n");
+        cr_assert_str_eq(out, "TASK  SEGMENT  PID  TID  STATE         AGE  CAPTURED  SENT  ON CPU"
+                              "  RUN QUEUE   BLOCKED\n"
+                              "t1    s1        41   43  profiling  350 ms        35    30  1.2 ms"
+                              "     0.1 ms  348.7 ms\n");
         cr_assert_eq(run("swprofctl reload"), 0);
         expect_out("reloaded");
         cr_assert_eq(run("swprofctl version"), 0);

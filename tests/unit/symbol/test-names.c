@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 #include <ctype.h>
+#include <linux/futex.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "symbol/binary.h"
 #include "symbol/kallsyms.h"
 #include "symbol/signature.h"
+#include "symbol/wait.h"
 
 static void check_demangle(const char *name, const char *expected)
 {
@@ -224,4 +227,40 @@ Test(kallsyms, of_this_kernel)
         _cleanup_(kallsyms_freep) Kallsyms *k = NULL;
 
         cr_assert_eq(kallsyms_load(&k), 0);
+}
+
+/* ---- waits ---- */
+
+static void check_wait(uint64_t code, const char *expected)
+{
+        _cleanup_(freep) char *text = wait_signature(code);
+
+        cr_assert_str_eq(text, expected);
+}
+
+Test(wait, names)
+{
+        check_wait(wait_code(true, SYS_read, 7, 0x7ffe0000), "[read fd 7]");
+        check_wait(wait_code(true, SYS_clock_nanosleep, 1, 0), "[clock_nanosleep]");
+        check_wait(wait_code(true, SYS_futex, 0x1000, FUTEX_WAIT_PRIVATE), "[futex_wait]");
+        check_wait(wait_code(true, SYS_futex, 0x1000, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME),
+                "[futex_wait]");
+        check_wait(wait_code(true, SYS_futex, 0x1000, FUTEX_LOCK_PI), "[futex_lock_pi]");
+        check_wait(wait_code(true, SYS_futex, 0x1000, 99), "[futex]");
+        check_wait(wait_code(true, -1, 1, 2), "[page fault]");
+        check_wait(wait_code(false, SYS_read, 7, 0), "[run queue]");
+        check_wait(wait_code(false, -1, 0, 0), "[run queue]");
+        /* What a program can put there. */
+        check_wait(wait_code(true, 100000, 1, 2), "[syscall 100000]");
+        check_wait(wait_code(true, INT64_MAX, 1, 2), "[page fault]");
+        check_wait(wait_code(true, UINT32_MAX, 1, 2), "[page fault]");
+        check_wait(wait_code(true, SYS_read, UINT64_MAX, 0), "[read fd -1]");
+}
+
+Test(wait, same_code_for_the_same_wait)
+{
+        cr_assert_eq(wait_code(true, SYS_futex, 0x1000, FUTEX_WAIT),
+                wait_code(true, SYS_futex, 0x2000, FUTEX_WAIT));
+        cr_assert_eq(wait_code(true, SYS_nanosleep, 1, 0), wait_code(true, SYS_nanosleep, 2, 0));
+        cr_assert_neq(wait_code(true, SYS_read, 7, 0), wait_code(true, SYS_read, 8, 0));
 }

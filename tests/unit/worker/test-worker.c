@@ -441,7 +441,7 @@ Test(worker, code_outside_of_files)
 {
         _cleanup_(worker_freep) Worker *w = new_worker(true, 500);
         _cleanup_(procmap_unrefp) ProcMap *map = load(w, getpid());
-        Frame kernel = {.pc = UINT64_MAX - 4096, .vaddr = UINT64_MAX - 4096, .kernel = true};
+        Frame kernel = {.pc = UINT64_MAX - 4096, .vaddr = UINT64_MAX - 4096, .kind = FRAME_KERNEL};
 
         check_frame(w, map, (Frame){.pc = 4096, .vaddr = 4096}, "[anonymous].[unknown]");
         check_frame(w, map, kernel, "[kernel].[unknown]");

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What threads wait for, and where their time goes, against what they know themselves."""
+
+import re
+import unittest
+
+from swprofd_test import SwprofdTest, tree_durations, wait_until
+
+PERIOD_MS = 10
+
+
+class Waits(SwprofdTest):
+    daemon_config = "stacks:\n  blocked_on: true\n"
+
+    def logged_times(self, segment):
+        """on CPU, waiting for one, blocked: milliseconds, as the daemon logs them of a segment that is over."""
+        text = wait_until(lambda: re.search(rf"segment {segment} of .*", self.daemon.log_file.read_text()), 15,
+                          "the segment's line in the log")[0]
+        found = re.search(r"([0-9.]+) on CPU, ([0-9.]+) waiting for one, ([0-9.]+) blocked", text)
+        return [float(x) for x in found.groups()]
+
+    def test_waits(self):
+        self.peer.create_task("waits", "/waits", period=PERIOD_MS, count=9)
+        truth = {t["name"]: t for t in self.program("waits", "waits", "one").finish()}
+        leaves = {"sleep": r"\[clock_nanosleep\]", "futex": r"\[futex_wait\]", "poll": r"\[poll\]",
+                  "read": rf"\[read fd {truth['read']['fd']}\]", "page": r"\[page fault\]"}
+        for name, t in truth.items():
+            with self.subTest(wait=name):
+                function = f"in_{name}"
+                got = self.settled_snapshots(t["segment"])
+                self.assert_contiguous(got)
+                inside = [s["stack"] for s in got if any(f".{function}:" in f for f in s["stack"])]
+                self.assertTrue(inside, got)
+                if name in leaves:
+                    # It may have been met on its way there, or while it waited for a CPU.
+                    met = [s for s in inside if re.fullmatch(leaves[name], s[-1])]
+                    self.assertGreaterEqual(len(met), len(inside) - 3, inside)
+                elif name == "queue":
+                    self.assertIn("[run queue]", {s[-1] for s in inside})
+                duration = sum(e["duration"] for signature, elements in tree_durations(
+                    self.peer, t["segment"], int(t["start"]), int(t["stop"]) + 1).items()
+                    for e in elements if f".{function}:" in signature)
+                if name in leaves:
+                    self.assertLessEqual(duration, t["took"] + 2)
+                    self.assertGreaterEqual(duration, t["took"] - PERIOD_MS - 1)
+                on_cpu, run_queue, blocked = self.logged_times(t["segment"])
+                total = t["stop"] - t["start"]
+                self.assertAlmostEqual(on_cpu, t["on_cpu"], delta=PERIOD_MS)
+                self.assertAlmostEqual(run_queue, t["run_queue"], delta=PERIOD_MS)
+                self.assertAlmostEqual(blocked, total - t["on_cpu"] - t["run_queue"], delta=PERIOD_MS)
+
+    def test_slots(self):
+        """What the status says of a thread that waits."""
+        self.peer.create_task("idle", "/idle", period=PERIOD_MS, count=1)
+        program = self.program("idle", "idle", "one", "/idle", "span")
+
+        def waited():
+            return [s for s in self.daemon.status()["slots"] if int(s["blocked_ns"]) > 50e6]
+        [slot] = wait_until(waited, 15, "a slot whose thread is blocked")
+        self.assertLess(int(slot["on_cpu_ns"]), int(slot["blocked_ns"]))
+        program.finish()
+
+
+if __name__ == "__main__":
+    unittest.main()
