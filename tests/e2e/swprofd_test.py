@@ -156,12 +156,17 @@ class SwprofdTest(unittest.TestCase):
     def start_daemon(self):
         self.daemon.start()
 
+    def has_failed(self):
+        """Also while it is cleaned up."""
+        result = self._outcome.result
+        return any(self in (t, getattr(t, "test_case", None)) for t, _ in result.failures + result.errors)
+
     def end_daemon(self):
         if self.daemon.process is None:
             return
         try:
             if self.daemon.process.poll() is None:
-                if not self._outcome.success:
+                if self.has_failed():
                     print({k: v for k, v in self.daemon.counters().items() if v}, file=sys.stderr)
                 self.daemon.stop()
             log = self.daemon.log()
@@ -169,7 +174,7 @@ class SwprofdTest(unittest.TestCase):
                 self.assertNotIn(bad, log)
         finally:
             self.daemon.kill()
-            if not self._outcome.success:
+            if self.has_failed():
                 print(self.daemon.log(), file=sys.stderr)
 
     def program(self, name, *args, **kwargs):
