@@ -114,9 +114,8 @@ Target *target_find(Sampler *s, TargetId id);
 void targets_serve(Sampler *s, uint64_t now_mono_ns);
 /* Takes the shots that were answered. */
 void targets_collect(Sampler *s);
-/* When targets_serve is needed next: the latest of those that fall due within a moment. UINT64_MAX:
- * never. */
-uint64_t targets_next_mono_ns(Sampler *s);
+/* When targets_serve is needed next. UINT64_MAX: never. */
+uint64_t targets_next_mono_ns(const Sampler *s);
 /* Copies are as large as they may be while the process has no map, since they cannot be taken anew
  * when that is there; else small at first, and grow. */
 void target_size(Target *t);

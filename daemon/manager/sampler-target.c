@@ -8,14 +8,14 @@
 #include "util/error.h"
 #include "util/log.h"
 
-/* Threads that fall due within this time of each other are captured by one call. */
-#define TOGETHER_NS 50000
 /* The wire's unit of time: lateness below it is not reported, nor what two samples would say. */
 #define WIRE_NS NS_PER_MS
-/* The grid lies so much after the times asked for (or a quarter of the period). Programs that are
- * in step with it, having timers of their own that started with the span, would else be caught just
- * when they change what they do, and a sample at the very expiry of a threshold proves nothing yet. */
-#define PHASE_NS (5 * NS_PER_MS / 2)
+/* Threads with the same period fall due together, at some such step of it, so that waking up for
+ * them costs little; at least PHASE_NS after the times asked for. Programs that are in step with
+ * these, having timers of their own that started with the span, would else be caught just when they
+ * change what they do, and a sample at the very expiry of a threshold proves nothing yet. */
+#define STEP_NS  (5 * NS_PER_MS / 2)
+#define PHASE_NS NS_PER_MS
 /* A shot takes some 10 µs; when none has come by then, the thread has left the CPU, and can be
  * pulled. */
 #define SHOT_NS (NS_PER_MS / 2)
@@ -89,27 +89,21 @@ static void sleep_until(Target *t, uint64_t mono_ns)
         heap_up(s, t->heap_index);
 }
 
-/* The latest wake time at or below `limit` in the part of the heap below i, which is one itself. */
-static uint64_t heap_latest(const Sampler *s, size_t i, uint64_t limit)
+uint64_t targets_next_mono_ns(const Sampler *s)
 {
-        uint64_t latest = s->heap[i]->wake_mono_ns;
-
-        for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < s->n_heap; child++)
-                if (s->heap[child]->wake_mono_ns <= limit) {
-                        uint64_t l = heap_latest(s, child, limit);
-
-                        latest = l > latest ? l : latest;
-                }
-        return latest;
-}
-
-uint64_t targets_next_mono_ns(Sampler *s)
-{
-        return s->n_heap == 0 ? UINT64_MAX
-                              : heap_latest(s, 0, s->heap[0]->wake_mono_ns + TOGETHER_NS);
+        return s->n_heap == 0 ? UINT64_MAX : s->heap[0]->wake_mono_ns;
 }
 
 /* ---- due times ---- */
+
+/* The first time after that one, of those at which threads with this period fall due. */
+static uint64_t next_step(uint64_t after_mono_ns, uint64_t period_ns)
+{
+        uint64_t n_steps = (period_ns + STEP_NS - 1) / STEP_NS;
+        uint64_t step = after_mono_ns % period_ns * n_steps / period_ns + 1;
+
+        return after_mono_ns - after_mono_ns % period_ns + step * period_ns / n_steps;
+}
 
 /* The first time of the grid first + k·period (k may be negative) after that one. */
 static uint64_t next_due(const Target *t, uint64_t after)
@@ -384,8 +378,7 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
         t->sampler = s;
         t->id = id;
         t->heap_index = NOT_IN_HEAP;
-        t->first_mono_ns = spec->first_mono_ns +
-                           (spec->period_ns / 4 < PHASE_NS ? spec->period_ns / 4 : PHASE_NS);
+        t->first_mono_ns = next_step(spec->first_mono_ns + PHASE_NS, spec->period_ns);
         t->period_ns = spec->period_ns;
         t->due_mono_ns = now_mono_ns;
         t->gone_node = calloc(1, sizeof(*t->gone_node));

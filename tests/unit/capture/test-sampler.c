@@ -377,6 +377,30 @@ Test(sampler, due_times_are_the_grid)
         end();
 }
 
+/* Whatever the times asked for, threads with the same period share the times at which they fall due: some each
+ * 2.5 ms. */
+Test(sampler, due_together)
+{
+        TargetSpec spec = {.pid = getpid(), .period_ns = 10 * NS_PER_MS};
+        uint64_t last_ns[2] = {0}, apart = 1;
+
+        begin(sleeper, UNWIND_MODE_DWARF);
+        spec.tid = atomic_load(&tid);
+        spec.first_mono_ns = mono_now_ns();
+        cr_assert_eq(sampler_add(sampler, 0, &spec), 0);
+        spec.first_mono_ns += 123457;
+        cr_assert_eq(sampler_add(sampler, 1, &spec), 0);
+        /* One that the machine's load made late has its true time. */
+        for (int i = 0; i < 1000 && apart != 0; i++) {
+                SamplerEvent e = next_of(SAMPLER_SAMPLE);
+
+                last_ns[e.target] = e.wall_ns;
+                apart = (last_ns[0] - last_ns[1]) % (5 * NS_PER_MS / 2);
+        }
+        cr_assert_eq(apart, 0);
+        end();
+}
+
 Test(sampler, running_thread)
 {
         SamplerEvent stack;
