@@ -96,6 +96,7 @@ static __always_inline __u64 task_switches(struct task_struct *t)
 
 static __always_inline void fill_turn(struct swp_slot *s, struct task_struct *t)
 {
+        s->voluntary = t->nvcsw;
         s->arrival_sched_ns = t->sched_info.last_arrival;
         s->turn_ns = t->se.sum_exec_runtime - t->se.prev_sum_exec_runtime;
 }

@@ -49,6 +49,7 @@ struct swp_slot {
         __u64 run_delay_ns; /* sched_info.run_delay: until it last came onto a CPU */
         __u64 queued_sched_ns; /* in want of a CPU since then, on the scheduler's clock; 0: it is not */
         /* Unless it is unchanged: its last turn on a CPU. On the scheduler's clock. */
+        __u64 voluntary;        /* nvcsw: how often it has blocked */
         __u64 arrival_sched_ns; /* when it came */
         __u64 turn_ns; /* what it has used since, as of the last tick if it is there still */
         __u64 puller_sched_ns; /* pulls of one off CPU: when the thread that pulls came onto its own */
@@ -89,5 +90,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 600, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 608, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

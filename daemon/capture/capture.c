@@ -24,7 +24,8 @@ struct CaptureThread {
         uint32_t buffer; /* or SWP_NO_BUFFER */
         size_t want;
         uint64_t known_switches;
-        bool known_waits; /* it blocked when it had been switched as often */
+        bool known_waits; /* it blocked then, when these were: */
+        uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
         uint64_t start_boottime;
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
@@ -209,7 +210,27 @@ static uint64_t run_delay_ns(const CaptureThread *t)
         return s->run_delay_ns + (since ? s->mono_ns - since : 0);
 }
 
-/* What is known of the thread's last turn on a CPU, and of the waits before and after. `on_cpu`: it is there still. */
+/*
+ * When the wait was over in which the last capture met the thread; 0: not known. It has blocked at most once since, now. As long
+ * as it came onto a CPU just once, it came then. Else it was preempted, and all that is known is
+ * when it woke up: what has passed since went to running and to wanting to.
+ */
+static uint64_t wait_end(
+        const CaptureThread *t, bool on_cpu, uint64_t came_mono_ns, const CaptureResult *r)
+{
+        const struct swp_slot *s = thread_slot(t);
+        uint64_t until = r->blocked ? r->waits_since_mono_ns : r->mono_ns;
+
+        if (!t->known_waits || s->voluntary != t->known_voluntary + r->blocked)
+                return 0;
+        if (s->switches == t->known_switches + !on_cpu)
+                return came_mono_ns;
+        return until - (r->runtime_ns - t->known_runtime_ns) -
+               (r->run_delay_ns - t->known_run_delay_ns);
+}
+
+/* What is known of the thread's last turn on a CPU, and of the waits before and after. `on_cpu`: it
+ * is there still. */
 static void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
 {
         const SchedClock *clock = &t->capture->sched_clock;
@@ -218,14 +239,12 @@ static void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult 
 
         if (came == 0)
                 return;
-        /* As long as it came just once, it came when the wait was over. */
-        if (t->known_waits && s->switches == t->known_switches + !on_cpu)
-                r->waited_until_mono_ns = came;
         if (on_cpu && s->mono_ns - came > s->turn_ns)
                 r->runtime_ns += s->mono_ns - came - s->turn_ns;
-        if (!on_cpu && r->blocked)
+        if (r->blocked)
                 r->waits_since_mono_ns =
                         sched_clock_mono_ns(clock, s->arrival_sched_ns + s->turn_ns, s->mono_ns);
+        r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
 }
 
 /* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
@@ -264,6 +283,9 @@ static CaptureResult thread_result(CaptureThread *t)
                 result_fill_turn(t, s->shot, &r);
                 t->known_switches = s->shot ? NOT_KNOWN : s->switches;
                 t->known_waits = r.blocked;
+                t->known_voluntary = s->voluntary;
+                t->known_runtime_ns = r.runtime_ns;
+                t->known_run_delay_ns = r.run_delay_ns;
         }
         if (!r.copy.bytes)
                 thread_drop_buffer(t);
@@ -459,6 +481,7 @@ int capture_finish(CaptureThread *t, CaptureResult *ret)
         if (r)
                 return error_trace(r);
         *ret = (CaptureResult){.mono_ns = s->mono_ns,
+                .blocked = s->status != SWP_ON_CPU && s->state != 0,
                 .runtime_ns = s->runtime_ns,
                 .run_delay_ns = run_delay_ns(t)};
         if (s->status != SWP_UNCHANGED)

@@ -48,8 +48,8 @@ typedef struct CaptureResult {
         uint64_t mono_ns; /* when it was taken */
         bool shot;        /* by an interrupt in the running thread */
         /* TAKEN, 0: not known. It waits (it blocks, that is) with this stack since then; it waited
-         * with the stack of the capture before until then. Both are some 10 µs late, or early by
-         * what interrupts took from its last turn on the CPU. */
+         * with the stack of the capture before until then. Both are some 10 µs late, or off by what
+         * interrupts and the host took from it meanwhile. */
         uint64_t waits_since_mono_ns, waited_until_mono_ns;
         StackCopy copy; /* TAKEN; the bytes are valid until the thread's next pull or
                              capture_release() */
