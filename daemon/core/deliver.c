@@ -66,8 +66,10 @@ static bool segment_snapshot(Segment *s, const Sample *sample, Now now)
                 return false;
         counter_add(COUNTER_SNAPSHOTS_QUEUED, 1);
         s->last_wall_ms = snapshot.time_wall_ms;
-        if (s->sequence++ == 0)
+        if (s->sequence++ == 0) {
+                s->first_wall_ms = snapshot.time_wall_ms;
                 segment_delivered_first(s, now);
+        }
         return true;
 }
 

@@ -110,7 +110,7 @@ struct Segment {
         SpanTimes times;
         uint64_t n_captured;
         int32_t sequence; /* of the next snapshot */
-        int64_t last_wall_ms;
+        int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
 
         char *id, *operation, *trace_id;
         char *parent_id, *parent_operation; /* of a continued one */

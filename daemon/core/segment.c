@@ -348,6 +348,12 @@ static void segment_done(const Segment *s)
                 .parent_operation = s->parent_operation,
         };
 
+        /* Rounded, a segment may be a millisecond shorter than it was; the OAP's analysis looks no
+         * further. */
+        if (report.start_wall_ms > s->first_wall_ms)
+                report.start_wall_ms = s->first_wall_ms;
+        if (report.end_wall_ms < s->last_wall_ms)
+                report.end_wall_ms = s->last_wall_ms;
         c->ops->segment_done(c->userdata, &report,
                 !i->agent && c->config->oap_report_segments == REPORT_SEGMENTS_AUTO);
 }
