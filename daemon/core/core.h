@@ -289,16 +289,27 @@ void core_segments(
 
 /* ---- samples ---- */
 
-/*
- * A sample of that target, taken at mono_ns (its wall time at that moment: wall_ns). The core takes
- * its own reference of the stack, which may still be PENDING; one that stays so for 30 s counts as
- * FAILED. Unknown targets are ignored and counted.
- */
-void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack *stack, Now now);
+/* A thread's own counters. */
+typedef struct ThreadTimes {
+        uint64_t runtime_ns;   /* on a CPU */
+        uint64_t run_delay_ns; /* in want of one */
+} ThreadTimes;
 
-/* The counters of the target's thread as they stood at mono_ns: nanoseconds on a CPU, and in want of one. */
-void core_thread_times(
-        Core *c, TargetId id, uint64_t mono_ns, uint64_t runtime_ns, uint64_t run_delay_ns);
+typedef struct Sample {
+        uint64_t mono_ns; /* when it was taken */
+        uint64_t wall_ns; /* as reported */
+        Stack *stack;
+} Sample;
+
+/*
+ * A sample of that target. The core takes its own reference of the stack, which may still be PENDING; one
+ * that stays so for 30 s counts as FAILED. `times`: of its thread at mono_ns, or zero. Unknown
+ * targets are ignored and counted.
+ */
+void core_sample(Core *c, TargetId id, const Sample *sample, ThreadTimes times, Now now);
+
+/* The times of the target's thread at mono_ns, without a sample. */
+void core_thread_times(Core *c, TargetId id, uint64_t mono_ns, ThreadTimes times);
 
 /* The thread of the target has ended: its segment stops (its slot is free). */
 void core_target_gone(Core *c, TargetId id, Now now);

@@ -4,15 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/stack.h"
+#include "core/core.h"
 
 /* Samples that wait, in order of time, bounded. Each holds a reference of its stack. */
-
-typedef struct Sample {
-        uint64_t mono_ns;
-        uint64_t wall_ns;
-        Stack *stack;
-} Sample;
 
 typedef struct Held {
         Sample *samples;

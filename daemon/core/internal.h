@@ -36,8 +36,9 @@ typedef struct Target {
         Segment *segment;
         pid_t tid;
         uint64_t from_mono_ns,
-                end_mono_ns; /* samples from `from` to before `end` are the segment's */
-        uint64_t times_mono_ns, runtime_ns, run_delay_ns; /* its thread's newest counters */
+                end_mono_ns;    /* samples from `from` to before `end` are the segment's */
+        uint64_t times_mono_ns; /* 0: none yet */
+        ThreadTimes times;      /* its thread's newest ones */
 } Target;
 
 /* The segments of one client, while it has any. */
@@ -109,7 +110,7 @@ struct Segment {
         Held held;
         SpanTimes times;
         uint64_t n_captured;
-        int32_t sequence; /* of the next snapshot */
+        int32_t sequence;                    /* of the next snapshot */
         int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
 
         char *id, *operation, *trace_id;

@@ -115,8 +115,35 @@ int segment_update_target(Segment *s, uint64_t at_mono_ns)
         return 0;
 }
 
-void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack *stack, Now now)
+static void target_take_times(Target *t, uint64_t mono_ns, const ThreadTimes *times)
 {
+        SpanTimes *span = &t->segment->times;
+
+        /* The last word comes a moment after the end; what the thread did meanwhile is little. */
+        mono_ns = min_ns(mono_ns, t->end_mono_ns);
+        if (times->runtime_ns == 0 || mono_ns < t->times_mono_ns)
+                return;
+        /* Differences may be negative: what a running thread has used is estimated. */
+        if (t->times_mono_ns != 0) {
+                span->wall_ns += mono_ns - t->times_mono_ns;
+                span->on_cpu_ns += times->runtime_ns - t->times.runtime_ns;
+                span->run_queue_ns += times->run_delay_ns - t->times.run_delay_ns;
+        }
+        t->times_mono_ns = mono_ns;
+        t->times = *times;
+}
+
+void core_thread_times(Core *c, TargetId id, uint64_t mono_ns, ThreadTimes times)
+{
+        Target *t = target_find(c, id);
+
+        if (t)
+                target_take_times(t, mono_ns, &times);
+}
+
+void core_sample(Core *c, TargetId id, const Sample *sample, ThreadTimes times, Now now)
+{
+        uint64_t mono_ns = sample->mono_ns;
         Target *t = target_find(c, id);
         Segment *s;
 
@@ -126,6 +153,7 @@ void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack
         }
         s = t->segment;
         s->n_captured++;
+        target_take_times(t, mono_ns, &times);
         if (mono_ns < t->from_mono_ns || mono_ns >= t->end_mono_ns || mono_ns >= s->cut_mono_ns) {
                 counter_add(COUNTER_SAMPLES_AFTER_STOP, 1);
                 return;
@@ -134,32 +162,9 @@ void core_sample(Core *c, TargetId id, uint64_t mono_ns, uint64_t wall_ns, Stack
                 counter_add(COUNTER_SNAPSHOTS_DROPPED, 1);
                 return;
         }
-        counter_add(
-                COUNTER_SAMPLES_PENDING_OVER, held_add(&s->held, &(Sample){mono_ns, wall_ns, stack},
-                                                      c->config->profile_max_pending_samples));
+        counter_add(COUNTER_SAMPLES_PENDING_OVER,
+                held_add(&s->held, sample, c->config->profile_max_pending_samples));
         segment_schedule(s, now);
-}
-
-void core_thread_times(
-        Core *c, TargetId id, uint64_t mono_ns, uint64_t runtime_ns, uint64_t run_delay_ns)
-{
-        Target *t = target_find(c, id);
-
-        if (!t)
-                return;
-        /* The last word comes a moment after the end; what the thread did meanwhile is little. */
-        mono_ns = min_ns(mono_ns, t->end_mono_ns);
-        if (mono_ns < t->times_mono_ns)
-                return;
-        /* Differences may be negative: what a running thread has used is estimated. */
-        if (t->times_mono_ns != 0) {
-                t->segment->times.wall_ns += mono_ns - t->times_mono_ns;
-                t->segment->times.on_cpu_ns += runtime_ns - t->runtime_ns;
-                t->segment->times.run_queue_ns += run_delay_ns - t->run_delay_ns;
-        }
-        t->times_mono_ns = mono_ns;
-        t->runtime_ns = runtime_ns;
-        t->run_delay_ns = run_delay_ns;
 }
 
 void core_target_gone(Core *c, TargetId id, Now now)

@@ -175,18 +175,19 @@ static const ListenerOps listener_ops = {
 
 /* ---- event sources ---- */
 
-static void take_sampler_event(Manager *m, SamplerEvent *e)
+static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
 {
         Stack *stack;
 
         switch (e->type) {
         case SAMPLER_SAMPLE:
-                if (e->runtime_ns)
-                        core_thread_times(
-                                m->core, e->target, e->mono_ns, e->runtime_ns, e->run_delay_ns);
                 stack = stack_table_sample(m->stacks, e->target, e->stack_id);
                 if (stack)
-                        core_sample(m->core, e->target, e->mono_ns, e->wall_ns, stack, now_get());
+                        core_sample(m->core, e->target,
+                                &(Sample){.mono_ns = e->mono_ns,
+                                        .wall_ns = e->wall_ns,
+                                        .stack = stack},
+                                e->times, now);
                 else
                         counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
                 break;
@@ -195,10 +196,10 @@ static void take_sampler_event(Manager *m, SamplerEvent *e)
                         log_error("out of memory: a stack is lost");
                 break;
         case SAMPLER_TIMES:
-                core_thread_times(m->core, e->target, e->mono_ns, e->runtime_ns, e->run_delay_ns);
+                core_thread_times(m->core, e->target, e->mono_ns, e->times);
                 break;
         case SAMPLER_GONE:
-                core_target_gone(m->core, e->target, now_get());
+                core_target_gone(m->core, e->target, now);
                 break;
         }
 }
@@ -206,11 +207,12 @@ static void take_sampler_event(Manager *m, SamplerEvent *e)
 static int on_sampler(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
         Manager *m = userdata;
+        Now now = now_get();
         SamplerEvent e;
 
         for (unsigned i = 0; i < SAMPLER_BURST && mailbox_pop(sampler_events(m->sampler), &e) == 0;
                 i++)
-                take_sampler_event(m, &e);
+                take_sampler_event(m, &e, now);
         return 0;
 }
 

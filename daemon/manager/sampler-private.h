@@ -22,9 +22,9 @@ typedef struct Target Target;
 typedef struct Process Process;
 
 typedef struct SampleTime {
-        uint64_t mono_ns;                  /* as reported */
-        uint64_t capture_mono_ns;          /* when it was true beyond doubt */
-        uint64_t runtime_ns, run_delay_ns; /* the thread's counters then; 0: not known */
+        uint64_t mono_ns;         /* as reported */
+        uint64_t capture_mono_ns; /* when it was true beyond doubt */
+        ThreadTimes times;        /* the thread's then; zero: not known */
 } SampleTime;
 
 /* An event that the mailbox had no room for. */
@@ -32,6 +32,11 @@ typedef struct EventNode {
         ListLink link;
         SamplerEvent event;
 } EventNode;
+
+typedef struct HeapNode {
+        uint64_t wake_mono_ns; /* when to look at it again */
+        Target *target;
+} HeapNode;
 
 struct Sampler {
         Worker *worker;
@@ -54,7 +59,7 @@ struct Sampler {
         Realtime realtime;
 
         HashTable targets, processes;
-        Target **heap; /* by wake_mono_ns, earliest first */
+        HeapNode *heap; /* earliest first */
         size_t n_heap, max_targets;
         Target **batch; /* scratch of one pull */
         CaptureThread **batch_threads;
@@ -92,11 +97,10 @@ struct Target {
         CaptureThread *thread; /* NULL: gone */
         EventNode *gone_node;
         uint64_t first_mono_ns, period_ns;
-        uint64_t due_mono_ns;  /* the sample that is due next, or being taken */
-        uint64_t wake_mono_ns; /* when to look at it again */
-        SampleTime sample;     /* its newest one */
-        size_t heap_index;     /* SIZE_MAX: in no heap */
-        bool taking;           /* due, and counted as such */
+        uint64_t due_mono_ns; /* the sample that is due next, or being taken */
+        SampleTime sample;    /* its newest one */
+        size_t heap_index;    /* SIZE_MAX: in no heap */
+        bool taking;          /* due, and counted as such */
         bool shot_out;
         unsigned n_unstable;
         uint64_t stack_id; /* of its newest sample, 0: none yet */

@@ -28,54 +28,54 @@
 
 /* ---- the heap: earliest wake_mono_ns first ---- */
 
-static void heap_put(Sampler *s, size_t i, Target *t)
+static void heap_put(Sampler *s, size_t i, HeapNode node)
 {
-        s->heap[i] = t;
-        t->heap_index = i;
+        s->heap[i] = node;
+        node.target->heap_index = i;
 }
 
 static void heap_up(Sampler *s, size_t i)
 {
-        Target *t = s->heap[i];
+        HeapNode node = s->heap[i];
 
-        for (; i > 0 && s->heap[(i - 1) / 2]->wake_mono_ns > t->wake_mono_ns; i = (i - 1) / 2)
+        for (; i > 0 && s->heap[(i - 1) / 2].wake_mono_ns > node.wake_mono_ns; i = (i - 1) / 2)
                 heap_put(s, i, s->heap[(i - 1) / 2]);
-        heap_put(s, i, t);
+        heap_put(s, i, node);
 }
 
 static void heap_down(Sampler *s, size_t i)
 {
-        Target *t = s->heap[i];
+        HeapNode node = s->heap[i];
 
         for (;;) {
                 size_t child = 2 * i + 1;
 
                 if (child + 1 < s->n_heap &&
-                        s->heap[child + 1]->wake_mono_ns < s->heap[child]->wake_mono_ns)
+                        s->heap[child + 1].wake_mono_ns < s->heap[child].wake_mono_ns)
                         child++;
-                if (child >= s->n_heap || s->heap[child]->wake_mono_ns >= t->wake_mono_ns)
+                if (child >= s->n_heap || s->heap[child].wake_mono_ns >= node.wake_mono_ns)
                         break;
                 heap_put(s, i, s->heap[child]);
                 i = child;
         }
-        heap_put(s, i, t);
+        heap_put(s, i, node);
 }
 
 static void heap_remove(Target *t)
 {
         Sampler *s = t->sampler;
         size_t i = t->heap_index;
-        Target *last;
+        HeapNode last;
 
         if (i == NOT_IN_HEAP)
                 return;
         t->heap_index = NOT_IN_HEAP;
         last = s->heap[--s->n_heap];
-        if (last == t)
+        if (last.target == t)
                 return;
         heap_put(s, i, last);
         heap_up(s, i);
-        heap_down(s, last->heap_index);
+        heap_down(s, last.target->heap_index);
 }
 
 static void sleep_until(Target *t, uint64_t mono_ns)
@@ -83,15 +83,14 @@ static void sleep_until(Target *t, uint64_t mono_ns)
         Sampler *s = t->sampler;
 
         heap_remove(t);
-        t->wake_mono_ns = mono_ns;
         assert(s->n_heap < s->max_targets);
-        heap_put(s, s->n_heap++, t);
+        heap_put(s, s->n_heap++, (HeapNode){.wake_mono_ns = mono_ns, .target = t});
         heap_up(s, t->heap_index);
 }
 
 uint64_t targets_next_mono_ns(const Sampler *s)
 {
-        return s->n_heap == 0 ? UINT64_MAX : s->heap[0]->wake_mono_ns;
+        return s->n_heap == 0 ? UINT64_MAX : s->heap[0].wake_mono_ns;
 }
 
 /* ---- due times ---- */
@@ -152,8 +151,7 @@ static SampleTime sample_time(const Target *t, const CaptureResult *r)
 
         return (SampleTime){.mono_ns = punctual ? t->due_mono_ns : capture_mono_ns,
                 .capture_mono_ns = capture_mono_ns,
-                .runtime_ns = r->runtime_ns,
-                .run_delay_ns = r->run_delay_ns};
+                .times = {.runtime_ns = r->runtime_ns, .run_delay_ns = r->run_delay_ns}};
 }
 
 bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id)
@@ -336,8 +334,8 @@ void targets_serve(Sampler *s, uint64_t now_mono_ns)
 {
         size_t n = 0;
 
-        while (s->n_heap > 0 && s->heap[0]->wake_mono_ns <= now_mono_ns) {
-                Target *t = s->heap[0];
+        while (s->n_heap > 0 && s->heap[0].wake_mono_ns <= now_mono_ns) {
+                Target *t = s->heap[0].target;
 
                 heap_remove(t);
                 if (wake(t, now_mono_ns))

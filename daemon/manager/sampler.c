@@ -77,8 +77,7 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
                 .mono_ns = time->capture_mono_ns,
                 .wall_ns = time->mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
-                .runtime_ns = time->runtime_ns,
-                .run_delay_ns = time->run_delay_ns,
+                .times = time->times,
         };
 
         if (!s->spare)
@@ -117,8 +116,7 @@ void sampler_emit_times(Sampler *s, TargetId target, const CaptureResult *r)
         SamplerEvent e = {.type = SAMPLER_TIMES,
                 .target = target,
                 .mono_ns = r->mono_ns,
-                .runtime_ns = r->runtime_ns,
-                .run_delay_ns = r->run_delay_ns};
+                .times = {.runtime_ns = r->runtime_ns, .run_delay_ns = r->run_delay_ns}};
 
         /* No sample is lost without. */
         push(s, &e);

@@ -25,23 +25,19 @@ typedef enum SamplerEventType {
         SAMPLER_SAMPLE, /* stack_id: new (≠ any before of this target) or the same as the sample
                            before */
         SAMPLER_STACK,  /* the frames of stack_id, or that it failed */
-        SAMPLER_TIMES, /* mono_ns, runtime_ns, run_delay_ns alone: the last word of a target that was
-                           removed */
-        SAMPLER_GONE,  /* the thread has ended */
+        SAMPLER_TIMES,  /* mono_ns and times alone: the last word of a target that was removed */
+        SAMPLER_GONE,   /* the thread has ended */
 } SamplerEventType;
 
 typedef struct SamplerEvent {
         SamplerEventType type;
         TargetId target;
-        uint64_t mono_ns; /* of the capture: is it inside of the span? */
-        uint64_t
-                wall_ns; /* to be reported: of the due time, if the capture came within a millisecond after it */
+        uint64_t mono_ns;  /* of the capture: is it inside of the span? */
+        uint64_t wall_ns;  /* to be reported: of the due time, if the capture came soon after it */
         uint64_t stack_id; /* unique for the daemon's life time */
-        uint64_t runtime_ns,
-                run_delay_ns; /* SAMPLE, TIMES: the thread's own counters at mono_ns; 0:
-                                              not told */
-        bool failed;          /* STACK: not to be had; already counted */
-        ProcMap *map;         /* STACK: a reference for the receiver; holds the frames' modules */
+        ThreadTimes times; /* SAMPLE, TIMES: at mono_ns; zero: not told */
+        bool failed;       /* STACK: not to be had; already counted */
+        ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
         size_t n_frames;
         Frame *frames; /* STACK: malloc'ed, innermost first, for the receiver */
 } SamplerEvent;

@@ -637,27 +637,32 @@ Test(sim, times_of_threads)
 
         sim_start(s, 1, "x", "/slow", 100);
         first = container_of(sim_target(s), SimTarget, spec)->id;
-        core_thread_times(s->core, first, sim_ns(s, 0), 5000 * NS_PER_MS, 70 * NS_PER_MS);
+        core_thread_times(
+                s->core, first, sim_ns(s, 0), (ThreadTimes){5000 * NS_PER_MS, 70 * NS_PER_MS});
         sim_to(s, 300);
         /* An estimate that proves too high is taken back. */
-        core_thread_times(s->core, first, sim_ns(s, 200), 5055 * NS_PER_MS, 70 * NS_PER_MS);
-        core_thread_times(s->core, first, sim_ns(s, 300), 5050 * NS_PER_MS, 90 * NS_PER_MS);
+        core_thread_times(
+                s->core, first, sim_ns(s, 200), (ThreadTimes){5055 * NS_PER_MS, 70 * NS_PER_MS});
+        core_thread_times(
+                s->core, first, sim_ns(s, 300), (ThreadTimes){5050 * NS_PER_MS, 90 * NS_PER_MS});
         /* Older than what is known. */
-        core_thread_times(s->core, first, sim_ns(s, 250), 9999 * NS_PER_MS, 99 * NS_PER_MS);
+        core_thread_times(
+                s->core, first, sim_ns(s, 250), (ThreadTimes){9999 * NS_PER_MS, 99 * NS_PER_MS});
         sim_switch(s, "x", 200);
         second = container_of(sim_target(s), SimTarget, spec)->id;
         cr_assert_neq(first, second);
-        core_thread_times(s->core, second, sim_ns(s, 300), 1 * NS_PER_MS, 0);
+        core_thread_times(s->core, second, sim_ns(s, 300), (ThreadTimes){1 * NS_PER_MS, 0});
         sim_to(s, 400);
         sim_stop(s, "x");
         /* The last word, taken a little after the stop. */
-        core_thread_times(s->core, second, sim_ns(s, 405), 41 * NS_PER_MS, 5 * NS_PER_MS);
+        core_thread_times(
+                s->core, second, sim_ns(s, 405), (ThreadTimes){41 * NS_PER_MS, 5 * NS_PER_MS});
         sim_to(s, 1000);
         r = &sim_span(s, "x")->report;
         cr_assert_eq(r->times.wall_ns, 400 * NS_PER_MS);
         cr_assert_eq(r->times.on_cpu_ns, 90 * NS_PER_MS);
         cr_assert_eq(r->times.run_queue_ns, 25 * NS_PER_MS);
         cr_assert_eq(span_times_blocked_ns(&r->times), 285 * NS_PER_MS);
-        core_thread_times(s->core, second, sim_ns(s, 999), 0, 0);
+        core_thread_times(s->core, second, sim_ns(s, 999), (ThreadTimes){0, 0});
         sim_finish(s);
 }

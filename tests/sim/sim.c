@@ -420,7 +420,8 @@ static void item_happens(Sim *s, SimItem *e)
                 break;
         case SIM_SAMPLE:
                 s->n_captured++;
-                core_sample(s->core, e->target, e->mono_ns, e->wall_ns, e->stack, now);
+                core_sample(s->core, e->target, &(Sample){e->mono_ns, e->wall_ns, e->stack},
+                        (ThreadTimes){0}, now);
                 stack_unref(e->stack);
                 break;
         case SIM_THREAD_GONE:
