@@ -2,6 +2,7 @@
 #pragma once
 
 #include "capture/capture-bpf.h"
+#include "capture/capture-ptrace.h"
 #include "capture/capture.h"
 #include "capture/shot.h"
 #include "util/list.h"
@@ -9,7 +10,9 @@
 /* What capture.c and probe.c share. */
 
 struct Capture {
-        CaptureBpf *bpf;
+        CaptureBpf *bpf; /* or NULL, and: */
+        CapturePtrace *ptrace;
+        unsigned n_slots;
         bool fp, kernel_frames;
         size_t max_stack_bytes;
         uint32_t last_request;
@@ -22,5 +25,5 @@ struct Capture {
         ListLink answered; /* CaptureThread.answered_link */
 };
 
-/* Capture of that backend alone, unproven. Return: 0, -errno of the load. */
-int capture_new_unproven(Capture **ret, const Config *config, bool iter);
+/* Capture of that backend (not AUTO or BPF), unproven. Return: 0, -errno of the load. */
+int capture_new_unproven(Capture **ret, const Config *config, CaptureBackend backend);

@@ -33,7 +33,7 @@ struct CaptureThread {
 
 static int new_buffers(Capture *c)
 {
-        unsigned n = capture_bpf_n_slots(c->bpf);
+        unsigned n = c->n_slots;
 
         c->threads = calloc(n, sizeof(*c->threads));
         c->free_slots = calloc(n, sizeof(*c->free_slots));
@@ -46,10 +46,9 @@ static int new_buffers(Capture *c)
         return 0;
 }
 
-int capture_new_unproven(Capture **ret, const Config *config, bool iter)
+int capture_new_unproven(Capture **ret, const Config *config, CaptureBackend backend)
 {
         _cleanup_(capture_freep) Capture *c = NULL;
-        unsigned n = config->capture_max_targets;
         int r;
 
         c = calloc(1, sizeof(*c));
@@ -61,9 +60,14 @@ int capture_new_unproven(Capture **ret, const Config *config, bool iter)
         c->max_stack_bytes = config->capture_max_stack_bytes;
         if (c->max_stack_bytes > SWP_STACK_BYTES)
                 c->max_stack_bytes = SWP_STACK_BYTES;
-        if (n > SWP_MAX_SLOTS)
-                n = SWP_MAX_SLOTS;
-        r = capture_bpf_new(&c->bpf, iter, n, c->fp || c->kernel_frames);
+        c->n_slots = config->capture_max_targets;
+        if (c->n_slots > SWP_MAX_SLOTS)
+                c->n_slots = SWP_MAX_SLOTS;
+        if (backend == CAPTURE_BACKEND_PTRACE)
+                r = capture_ptrace_new(&c->ptrace, c->n_slots);
+        else
+                r = capture_bpf_new(&c->bpf, backend == CAPTURE_BACKEND_BPF_ITER, c->n_slots,
+                        c->fp || c->kernel_frames);
         if (r)
                 return error_trace(r);
         r = new_buffers(c);
@@ -78,8 +82,9 @@ Capture *capture_free(Capture *c)
         if (!c)
                 return NULL;
         if (c->threads)
-                for (unsigned i = 0; i < capture_bpf_n_slots(c->bpf); i++)
+                for (unsigned i = 0; i < c->n_slots; i++)
                         capture_thread_free(c->threads[i]);
+        capture_ptrace_free(c->ptrace);
         capture_bpf_free(c->bpf);
         free(c->free_slots);
         free(c->threads);
@@ -89,12 +94,23 @@ Capture *capture_free(Capture *c)
 
 int capture_fd(const Capture *c)
 {
-        return capture_bpf_fd(c->bpf);
+        return c->ptrace ? capture_ptrace_fd(c->ptrace) : capture_bpf_fd(c->bpf);
 }
 
 static struct swp_slot *thread_slot(const CaptureThread *t)
 {
-        return capture_bpf_slot(t->capture->bpf, t->slot);
+        Capture *c = t->capture;
+
+        return c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
+                         : capture_bpf_slot(c->bpf, t->slot);
+}
+
+static uint8_t *thread_buffer(const CaptureThread *t)
+{
+        Capture *c = t->capture;
+
+        return c->ptrace ? capture_ptrace_buffer(c->ptrace, t->buffer)
+                         : capture_bpf_buffer(c->bpf, t->buffer);
 }
 
 static bool thread_take_buffer(CaptureThread *t)
@@ -115,8 +131,7 @@ static void thread_drop_buffer(CaptureThread *t)
 
         if (t->buffer == SWP_NO_BUFFER)
                 return;
-        explicit_bzero(capture_bpf_buffer(c->bpf, t->buffer),
-                copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
+        explicit_bzero(thread_buffer(t), copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
         thread_slot(t)->copied = 0;
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
@@ -190,6 +205,8 @@ static CaptureStatus status_of(uint32_t status)
                 return CAPTURE_FAULT;
         case SWP_NO_ROOM:
                 return CAPTURE_BUSY;
+        case SWP_DENIED:
+                return CAPTURE_DENIED;
         default:
                 return CAPTURE_UNSTABLE;
         }
@@ -221,7 +238,7 @@ static CaptureResult thread_result(CaptureThread *t)
         if (r.status == CAPTURE_TAKEN && !s->shot)
                 r.n_kernel_pcs = s->n_kstack < SWP_MAX_KSTACK ? s->n_kstack : SWP_MAX_KSTACK;
         if (r.status == CAPTURE_TAKEN && t->buffer != SWP_NO_BUFFER && !r.pcs_only) {
-                r.copy.bytes = capture_bpf_buffer(t->capture->bpf, t->buffer);
+                r.copy.bytes = thread_buffer(t);
                 r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
         }
         if (r.status == CAPTURE_TAKEN)
@@ -265,7 +282,7 @@ bool capture_cancel(CaptureThread *t, CaptureResult *ret)
 static void on_answer(void *userdata, const struct swp_event *e)
 {
         Capture *c = userdata;
-        CaptureThread *t = e->slot < capture_bpf_n_slots(c->bpf) ? c->threads[e->slot] : NULL;
+        CaptureThread *t = e->slot < c->n_slots ? c->threads[e->slot] : NULL;
 
         /* Older ones were fetched by capture_cancel() before they were announced. */
         if (t && t->shot.out && thread_slot(t)->request == e->request) {
@@ -278,6 +295,10 @@ bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret)
 {
         CaptureThread *t;
 
+        if (c->ptrace) {
+                capture_ptrace_let_go(c->ptrace);
+                return false;
+        }
         if (list_empty(&c->answered))
                 capture_bpf_consume(c->bpf, on_answer, c);
         t = list_first(&c->answered, CaptureThread, answered_link);
@@ -294,6 +315,25 @@ void capture_release(CaptureThread *t)
                 thread_drop_buffer(t);
 }
 
+/* Has a request answered: now, or as the next of the work list. Return: 0, -errno. */
+static int thread_pull(CaptureThread *t, uint32_t *n_work)
+{
+        Capture *c = t->capture;
+
+        if (c->ptrace)
+                capture_ptrace_pull(c->ptrace, t->slot);
+        else if (capture_bpf_iter(c->bpf))
+                return error_trace(capture_bpf_pull_iter(c->bpf, t->iter_fd, t->slot));
+        else
+                capture_bpf_set_work(c->bpf, (*n_work)++, t->slot);
+        return 0;
+}
+
+static int pull_list(Capture *c, uint32_t n_work)
+{
+        return n_work == 0 ? 0 : error_trace(capture_bpf_pull_list(c->bpf, n_work));
+}
+
 /* Asks those whose result is still BUSY, with as many buffers as are free. Return: 0, -errno. */
 static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results)
 {
@@ -304,17 +344,11 @@ static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, Cap
                         continue;
                 thread_take_buffer(threads[i]);
                 thread_request(threads[i], threads[i]->want);
-                if (capture_bpf_iter(c->bpf)) {
-                        /* Out of file descriptors or memory, for now: that need not stop the
-                         * others. */
-                        if (capture_bpf_pull_iter(c->bpf, threads[i]->iter_fd, threads[i]->slot) <
-                                0)
-                                results[i].status = CAPTURE_UNSTABLE;
-                } else {
-                        capture_bpf_set_work(c->bpf, n_work++, threads[i]->slot);
-                }
+                /* Out of file descriptors or memory, for now: that need not stop the others. */
+                if (thread_pull(threads[i], &n_work) < 0)
+                        results[i].status = CAPTURE_UNSTABLE;
         }
-        return n_work == 0 ? 0 : error_trace(capture_bpf_pull_list(c->bpf, n_work));
+        return pull_list(c, n_work);
 }
 
 /* The thread runs: has it interrupted. */
@@ -393,15 +427,13 @@ void capture_thread_forget(CaptureThread *t)
 static int thread_identify(CaptureThread *t)
 {
         CaptureResult result;
+        uint32_t n_work = 0;
         int r;
 
         thread_request(t, t->want);
-        if (capture_bpf_iter(t->capture->bpf)) {
-                r = capture_bpf_pull_iter(t->capture->bpf, t->iter_fd, t->slot);
-        } else {
-                capture_bpf_set_work(t->capture->bpf, 0, t->slot);
-                r = capture_bpf_pull_list(t->capture->bpf, 1);
-        }
+        r = thread_pull(t, &n_work);
+        if (r == 0)
+                r = pull_list(t->capture, n_work);
         if (r)
                 return error_trace(r);
         if (!thread_answered(t))
@@ -415,6 +447,23 @@ static int thread_identify(CaptureThread *t)
         if (syscall(SYS_tgkill, t->pid, t->tid, 0) < 0 && errno == ESRCH)
                 return CAPTURE_E_GONE;
         return 0;
+}
+
+/* What the backend keeps of a thread. Return: 0, CAPTURE_E_GONE, CAPTURE_E_LIMIT, -errno. */
+static int thread_open(CaptureThread *t)
+{
+        Capture *c = t->capture;
+        int r = 0;
+
+        if (c->ptrace)
+                r = capture_ptrace_follow(c->ptrace, t->slot, t->pid, t->tid);
+        else if (capture_bpf_iter(c->bpf))
+                r = t->iter_fd = capture_bpf_link_iter(c->bpf, t->tid);
+        if (r == -EMFILE || r == -ENFILE)
+                return CAPTURE_E_LIMIT;
+        if (c->ptrace && r == -ESRCH)
+                return CAPTURE_E_GONE;
+        return r < 0 ? error_trace(r) : 0;
 }
 
 int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, void *userdata)
@@ -448,14 +497,9 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
                 if (!t->pcs)
                         return error_origin(-ENOMEM);
         }
-        if (capture_bpf_iter(c->bpf)) {
-                r = capture_bpf_link_iter(c->bpf, tid);
-                if (r == -EMFILE || r == -ENFILE)
-                        return CAPTURE_E_LIMIT;
-                if (r < 0)
-                        return error_trace(r);
-                t->iter_fd = r;
-        }
+        r = thread_open(t);
+        if (r)
+                return error_trace(r);
         r = thread_identify(t);
         if (r)
                 return error_trace(r);
@@ -475,6 +519,8 @@ CaptureThread *capture_thread_free(CaptureThread *t)
         thread_drop_buffer(t);
         shot_deinit(&t->shot);
         closep(&t->iter_fd);
+        if (c->ptrace)
+                capture_ptrace_leave(c->ptrace, t->slot);
         memset(thread_slot(t), 0, sizeof(struct swp_slot));
         c->threads[t->slot] = NULL;
         c->free_slots[c->n_free_slots++] = t->slot;

@@ -428,7 +428,13 @@ static int manager_start_capture(Manager *m)
                 log_error("no stacks can be captured on this host: %s", m->capture_info.reason);
                 return 0;
         }
-        log_info("capturing by %s", m->capture_info.reason);
+        if (m->capture_info.stops && m->config.capture_backend == CAPTURE_BACKEND_AUTO)
+                log_warning(
+                        "no BPF here, so each sample of a thread that has moved on stops it for a "
+                        "moment: %s",
+                        m->capture_info.reason);
+        else
+                log_info("capturing by %s", m->capture_info.reason);
         r = sampler_new(&m->sampler, &m->config, capture, m->worker);
         if (r < 0)
                 return error_trace(r);
