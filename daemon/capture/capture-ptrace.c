@@ -17,7 +17,7 @@
 #include "util/time.h"
 
 /* Other threads wait for their samples meanwhile. */
-#define STOP_WAIT_NS (500 * NS_PER_US)
+#define STOP_WAIT_NS (300 * NS_PER_US)
 /* How long a thread may stand that stopped later. */
 #define LET_GO_NS (2 * NS_PER_MS)
 
@@ -259,7 +259,8 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         if (s->buffer == SWP_NO_BUFFER)
                 return has_ended(f) ? SWP_GONE : SWP_NO_ROOM;
 
-        r = tracee_stop(&f->tracee, STOP_WAIT_NS);
+        /* One that did not stop at once is looked at again only. */
+        r = tracee_stop(&f->tracee, f->tracee.seized ? 0 : STOP_WAIT_NS);
         if (r == TRACEE_E_DENIED)
                 return has_ended(f) ? SWP_GONE : SWP_DENIED;
         if (r) {
