@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 
 #include "capture/capture.h"
+#include "capture/tracee.h"
 #include "util/cleanup.h"
 #include "util/time.h"
 
@@ -378,7 +379,8 @@ static Child *handler_child;
 
 static void count_signal(int signal)
 {
-        atomic_fetch_add(&handler_child->n_signals, 1);
+        atomic_fetch_add(
+                signal == SIGRTMIN ? &handler_child->n_signals : &handler_child->n_rounds, 1);
 }
 
 static void signalled(Child *c)
@@ -386,30 +388,69 @@ static void signalled(Child *c)
         struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART};
 
         handler_child = c;
-        sigaction(SIGUSR1, &action, NULL);
+        sigfillset(&action.sa_mask); /* one handler after the other */
+        sigaction(SIGRTMIN, &action, NULL);
+        sigaction(SIGRTMIN + 1, &action, NULL);
         atomic_store(&c->tid, getpid());
         for (;;)
                 wait_once(c);
 }
 
-/* A stop that turns out to be that of a signal's delivery must not swallow it. */
 Test(ptrace, signals_arrive)
 {
         _cleanup_(capture_freep) Capture *c = new_capture();
         _cleanup_(capture_thread_freep) CaptureThread *t = NULL;
         Child *child = child_start(signalled);
         CaptureResult r;
+        pid_t sender;
 
         t = follow(c, child);
-        for (unsigned i = 1; i <= 300; i++) {
-                kill(child->pid, SIGUSR1);
-                do {
-                        capture_thread_forget(t);
-                        cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
-                        capture_release(t);
-                } while (atomic_load(&child->n_signals) < i);
-                cr_assert_eq(atomic_load(&child->n_signals), i);
+        sender = fork();
+        if (sender == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                while (!atomic_load(&child->stop))
+                        if (sigqueue(child->pid, SIGRTMIN, (union sigval){0}) == 0)
+                                atomic_fetch_add(&child->n_wakes, 1);
+                _exit(0);
         }
+        for (int i = 0; i < 3000; i++) {
+                capture_thread_forget(t);
+                cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
+                capture_release(t);
+        }
+        atomic_store(&child->stop, true);
+        cr_assert_eq(waitpid(sender, NULL, 0), sender);
+        /* Delivered after all that have a lower number. */
+        kill(child->pid, SIGRTMIN + 1);
+        while (atomic_load(&child->n_rounds) == 0)
+                sched_yield();
+        cr_assert_eq(atomic_load(&child->n_signals), atomic_load(&child->n_wakes));
+        child_kill(child);
+}
+
+/* A stop that turns out to be that of a signal's delivery must not swallow it. Here it is nothing
+ * else: the thread is not asked to stop. */
+Test(ptrace, stops_at_a_signal)
+{
+        Child *child = child_start(signalled);
+        Tracee t = TRACEE_INIT(child->pid, child->pid);
+
+        if (ptrace(PTRACE_SEIZE, child->pid, NULL, NULL) < 0)
+                cr_skip_test("ptrace: %s", strerror(errno));
+        t.wait_tid = child->pid;
+        t.seized = true;
+        kill(child->pid, SIGRTMIN);
+        while (tracee_stop(&t, NS_PER_S) == TRACEE_E_RUNNING)
+                ;
+        cr_assert(t.seized);
+        cr_assert_eq(t.signal, SIGRTMIN);
+        cr_assert_eq(atomic_load(&child->n_signals), 0);
+        tracee_resume(&t);
+        cr_assert(!t.seized);
+        kill(child->pid, SIGRTMIN + 1);
+        while (atomic_load(&child->n_rounds) == 0)
+                sched_yield();
+        cr_assert_eq(atomic_load(&child->n_signals), 1);
         child_kill(child);
 }
 
