@@ -27,6 +27,7 @@ enum swp_status {
         SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread, or its
                           stack lies in memory whose owner could make a reader wait */
         SWP_NO_ROOM,   /* off CPU, has run, and the request brought no buffer */
+        SWP_DENIED,    /* ptrace: the thread has another tracer, or a security module forbids it */
 };
 
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "core/config.h"
+#include "manager/host-check.h"
 #include "manager/manager.h"
 #include "util/log.h"
 #include "version.h"
@@ -21,11 +22,12 @@ static const char help_text[] =
         "\n"
         "  -c, --config=FILE          configuration (default " DEFAULT_CONFIG ")\n"
         "      --check-config         print the configuration as understood, and exit\n"
+        "      --check-host           print what this host allows, and exit\n"
         "      --span-socket=PATH     socket for instrumented apps\n"
         "      --control-socket=PATH  socket for swprofctl\n"
         "      --state-dir=DIR        directory for what is kept over restarts\n"
         "      --oap=HOST:PORT        the SkyWalking backend; empty: none\n"
-        "      --capture=BACKEND      auto, bpf-syscall or bpf-iter\n"
+        "      --capture=BACKEND      auto, bpf, bpf-syscall, bpf-iter or ptrace\n"
         "  -l, --log-level=LEVEL      error, warning, notice, info or debug\n"
         "  -h, --help                 print this help, and exit\n"
         "      --version              print the version, and exit\n"
@@ -49,6 +51,7 @@ static const struct {
 
 enum {
         OPTION_CHECK = 256,
+        OPTION_CHECK_HOST,
         OPTION_VERSION,
         OPTION_SETTING, /* + index into settings */
 };
@@ -56,7 +59,7 @@ enum {
 typedef struct Options {
         const char *config;
         const char *values[N_SETTINGS]; /* NULL: not given */
-        bool check;
+        bool check, check_host;
 } Options;
 
 /* Exit code, and what load_config returns, for a wrong command line. */
@@ -112,16 +115,17 @@ static int load_config(void *userdata, Config *ret)
 /* Return: -1 go on, else the exit code. */
 static int parse_options(int argc, char **argv, Options *o)
 {
-        struct option options[N_SETTINGS + 5] = {
+        struct option options[N_SETTINGS + 6] = {
                 {"config", required_argument, NULL, 'c'},
                 {"check-config", no_argument, NULL, OPTION_CHECK},
+                {"check-host", no_argument, NULL, OPTION_CHECK_HOST},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, OPTION_VERSION},
         };
         int opt;
 
         for (size_t i = 0; i < N_SETTINGS; i++)
-                options[4 + i] = (struct option){settings[i].name, required_argument, NULL,
+                options[5 + i] = (struct option){settings[i].name, required_argument, NULL,
                         settings[i].letter ? settings[i].letter : OPTION_SETTING + (int)i};
         while ((opt = getopt_long(argc, argv, "c:l:h", options, NULL)) >= 0)
                 switch (opt) {
@@ -130,6 +134,9 @@ static int parse_options(int argc, char **argv, Options *o)
                         break;
                 case OPTION_CHECK:
                         o->check = true;
+                        break;
+                case OPTION_CHECK_HOST:
+                        o->check_host = true;
                         break;
                 case 'h':
                         fputs(help_text, stdout);
@@ -142,7 +149,7 @@ static int parse_options(int argc, char **argv, Options *o)
                         return 2;
                 default:
                         for (size_t i = 0; i < N_SETTINGS; i++)
-                                if (opt == options[4 + i].val)
+                                if (opt == options[5 + i].val)
                                         o->values[i] = optarg;
                 }
         if (optind < argc) {
@@ -194,6 +201,11 @@ int main(int argc, char **argv)
                 r = check_config(&config);
                 config_deinit(&config);
                 return r;
+        }
+        if (options.check_host) {
+                r = host_check(&config, stdout);
+                config_deinit(&config);
+                return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         }
         log_set_max_level(log_level_from_string(config.log_level));
 

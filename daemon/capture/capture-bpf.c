@@ -154,11 +154,6 @@ bool capture_bpf_iter(const CaptureBpf *b)
         return b->iter;
 }
 
-unsigned capture_bpf_n_slots(const CaptureBpf *b)
-{
-        return b->n_slots;
-}
-
 struct swp_slot *capture_bpf_slot(CaptureBpf *b, uint32_t slot)
 {
         assert(slot < b->n_slots);

@@ -23,7 +23,6 @@ CaptureBpf *capture_bpf_free(CaptureBpf *b);
 DEFINE_CLEANUP(CaptureBpf *, capture_bpf_free)
 
 bool capture_bpf_iter(const CaptureBpf *b);
-unsigned capture_bpf_n_slots(const CaptureBpf *b);
 struct swp_slot *capture_bpf_slot(CaptureBpf *b, uint32_t slot);
 uint8_t *capture_bpf_buffer(CaptureBpf *b, uint32_t buffer); /* SWP_STACK_BYTES long */
 

@@ -2,15 +2,21 @@
 #pragma once
 
 #include "capture/capture-bpf.h"
+#include "capture/capture-ptrace.h"
 #include "capture/capture.h"
 #include "capture/sched-clock.h"
 #include "capture/shot.h"
 #include "util/list.h"
 
-/* What capture.c and probe.c share. */
+/* What capture.c, capture-result.c and probe.c share. */
+
+/* No counter of switches is so high. */
+#define NOT_KNOWN UINT64_MAX
 
 struct Capture {
-        CaptureBpf *bpf;
+        CaptureBpf *bpf; /* or NULL, and: */
+        CapturePtrace *ptrace;
+        unsigned n_slots;
         bool fp, kernel_frames;
         size_t max_stack_bytes;
         uint32_t last_request;
@@ -24,5 +30,56 @@ struct Capture {
         SchedClock sched_clock;
 };
 
-/* Capture of that backend alone, unproven. Return: 0, -errno of the load. */
-int capture_new_unproven(Capture **ret, const Config *config, bool iter);
+struct CaptureThread {
+        Capture *capture;
+        void *userdata;
+        pid_t pid, tid;
+        uint32_t slot;
+        uint32_t buffer; /* or SWP_NO_BUFFER */
+        size_t want;
+        uint64_t known_switches;
+        bool known_waits; /* it blocked then, when these were: */
+        uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
+        uint64_t start_boottime;
+        int iter_fd; /* -1 unless pulled by iterator */
+        Shot shot;
+        ListLink answered_link;
+        uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */
+};
+
+static inline struct swp_slot *thread_slot(const CaptureThread *t)
+{
+        Capture *c = t->capture;
+
+        return c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
+                         : capture_bpf_slot(c->bpf, t->slot);
+}
+
+static inline uint8_t *thread_buffer(const CaptureThread *t)
+{
+        Capture *c = t->capture;
+
+        return c->ptrace ? capture_ptrace_buffer(c->ptrace, t->buffer)
+                         : capture_bpf_buffer(c->bpf, t->buffer);
+}
+
+/* Stacks hold secrets: just what was copied is erased, since a buffer is large and most copies are
+ * small. */
+void thread_drop_buffer(CaptureThread *t);
+
+/* ---- capture-result.c ---- */
+
+/* Time in want of a CPU, with that which is not over yet. */
+uint64_t thread_run_delay_ns(const CaptureThread *t);
+
+/* What is known of the thread's last turn on a CPU, and of the waits before and after. `on_cpu`: it
+ * is there still. */
+void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r);
+
+/* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
+CaptureResult thread_result(CaptureThread *t);
+
+/* ---- capture.c ---- */
+
+/* Capture of that backend (not AUTO or BPF), unproven. Return: 0, -errno of the load. */
+int capture_new_unproven(Capture **ret, const Config *config, CaptureBackend backend);

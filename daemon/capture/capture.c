@@ -13,29 +13,9 @@
 
 #define FIRST_WANT 4096U
 
-/* No counter of switches is so high. */
-#define NOT_KNOWN UINT64_MAX
-
-struct CaptureThread {
-        Capture *capture;
-        void *userdata;
-        pid_t pid, tid;
-        uint32_t slot;
-        uint32_t buffer; /* or SWP_NO_BUFFER */
-        size_t want;
-        uint64_t known_switches;
-        bool known_waits; /* it blocked then, when these were: */
-        uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
-        uint64_t start_boottime;
-        int iter_fd; /* -1 unless pulled by iterator */
-        Shot shot;
-        ListLink answered_link;
-        uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */
-};
-
 static int new_buffers(Capture *c)
 {
-        unsigned n = capture_bpf_n_slots(c->bpf);
+        unsigned n = c->n_slots;
 
         c->threads = calloc(n, sizeof(*c->threads));
         c->free_slots = calloc(n, sizeof(*c->free_slots));
@@ -48,10 +28,9 @@ static int new_buffers(Capture *c)
         return 0;
 }
 
-int capture_new_unproven(Capture **ret, const Config *config, bool iter)
+int capture_new_unproven(Capture **ret, const Config *config, CaptureBackend backend)
 {
         _cleanup_(capture_freep) Capture *c = NULL;
-        unsigned n = config->capture_max_targets;
         int r;
 
         c = calloc(1, sizeof(*c));
@@ -64,9 +43,14 @@ int capture_new_unproven(Capture **ret, const Config *config, bool iter)
         c->max_stack_bytes = config->capture_max_stack_bytes;
         if (c->max_stack_bytes > SWP_STACK_BYTES)
                 c->max_stack_bytes = SWP_STACK_BYTES;
-        if (n > SWP_MAX_SLOTS)
-                n = SWP_MAX_SLOTS;
-        r = capture_bpf_new(&c->bpf, iter, n, c->fp || c->kernel_frames);
+        c->n_slots = config->capture_max_targets;
+        if (c->n_slots > SWP_MAX_SLOTS)
+                c->n_slots = SWP_MAX_SLOTS;
+        if (backend == CAPTURE_BACKEND_PTRACE)
+                r = capture_ptrace_new(&c->ptrace, c->n_slots);
+        else
+                r = capture_bpf_new(&c->bpf, backend == CAPTURE_BACKEND_BPF_ITER, c->n_slots,
+                        c->fp || c->kernel_frames);
         if (r)
                 return error_trace(r);
         r = new_buffers(c);
@@ -81,8 +65,9 @@ Capture *capture_free(Capture *c)
         if (!c)
                 return NULL;
         if (c->threads)
-                for (unsigned i = 0; i < capture_bpf_n_slots(c->bpf); i++)
+                for (unsigned i = 0; i < c->n_slots; i++)
                         capture_thread_free(c->threads[i]);
+        capture_ptrace_free(c->ptrace);
         capture_bpf_free(c->bpf);
         free(c->free_slots);
         free(c->threads);
@@ -92,12 +77,7 @@ Capture *capture_free(Capture *c)
 
 int capture_fd(const Capture *c)
 {
-        return capture_bpf_fd(c->bpf);
-}
-
-static struct swp_slot *thread_slot(const CaptureThread *t)
-{
-        return capture_bpf_slot(t->capture->bpf, t->slot);
+        return c->ptrace ? capture_ptrace_fd(c->ptrace) : capture_bpf_fd(c->bpf);
 }
 
 static bool thread_take_buffer(CaptureThread *t)
@@ -109,17 +89,14 @@ static bool thread_take_buffer(CaptureThread *t)
         return t->buffer != SWP_NO_BUFFER;
 }
 
-/* Stacks hold secrets: just what was copied is erased, since a buffer is large and most copies are
- * small. */
-static void thread_drop_buffer(CaptureThread *t)
+void thread_drop_buffer(CaptureThread *t)
 {
         Capture *c = t->capture;
         uint32_t copied = thread_slot(t)->copied;
 
         if (t->buffer == SWP_NO_BUFFER)
                 return;
-        explicit_bzero(capture_bpf_buffer(c->bpf, t->buffer),
-                copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
+        explicit_bzero(thread_buffer(t), copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
         thread_slot(t)->copied = 0;
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
@@ -147,149 +124,6 @@ static bool thread_answered(const CaptureThread *t)
         const struct swp_slot *s = thread_slot(t);
 
         return __atomic_load_n(&s->answered, __ATOMIC_ACQUIRE) == s->request;
-}
-
-/* The lists of program counters of a shot. Return: whether they belong to it without a doubt. */
-static bool result_fill_shot(CaptureThread *t, CaptureResult *r)
-{
-        Capture *c = t->capture;
-        struct swp_slot *s = thread_slot(t);
-        uint64_t pcs[SWP_MAX_USTACK];
-        int n;
-
-        if (s->kstack_id >= 0) {
-                n = capture_bpf_stack(c->bpf, s->kstack_id, pcs);
-                if (n > SWP_MAX_KSTACK)
-                        n = SWP_MAX_KSTACK;
-                if (n > 0) {
-                        memcpy(s->kstack, pcs, (size_t)n * sizeof(*pcs));
-                        r->n_kernel_pcs = (size_t)n;
-                }
-        }
-        if (!c->fp)
-                return true;
-        r->pcs_only = true;
-        n = capture_bpf_stack(c->bpf, s->ustack_id, t->pcs);
-        if (n <= 0 || t->pcs[0] != s->regs[X86_RIP])
-                return false;
-        r->n_pcs = (size_t)n;
-        r->pcs_cut = n == SWP_MAX_USTACK;
-        r->pcs = t->pcs;
-        return true;
-}
-
-static CaptureStatus status_of(uint32_t status)
-{
-        switch (status) {
-        case SWP_UNCHANGED:
-                return CAPTURE_REPEATED;
-        case SWP_COPIED:
-                return CAPTURE_TAKEN;
-        case SWP_ON_CPU:
-                return CAPTURE_RUNNING;
-        case SWP_GONE:
-                return CAPTURE_GONE;
-        case SWP_FAULT:
-                return CAPTURE_FAULT;
-        case SWP_NO_ROOM:
-                return CAPTURE_BUSY;
-        default:
-                return CAPTURE_UNSTABLE;
-        }
-}
-
-/* Time in want of a CPU, with that which is not over yet. */
-static uint64_t run_delay_ns(const CaptureThread *t)
-{
-        const struct swp_slot *s = thread_slot(t);
-        uint64_t since = 0;
-
-        if (s->queued_sched_ns && !s->shot)
-                since = sched_clock_mono_ns(
-                        &t->capture->sched_clock, s->queued_sched_ns, s->mono_ns);
-        return s->run_delay_ns + (since ? s->mono_ns - since : 0);
-}
-
-/*
- * When the wait was over in which the last capture met the thread; 0: not known. It has blocked at most once since, now. As long
- * as it came onto a CPU just once, it came then. Else it was preempted, and all that is known is
- * when it woke up: what has passed since went to running and to wanting to.
- */
-static uint64_t wait_end(
-        const CaptureThread *t, bool on_cpu, uint64_t came_mono_ns, const CaptureResult *r)
-{
-        const struct swp_slot *s = thread_slot(t);
-        uint64_t until = r->blocked ? r->waits_since_mono_ns : r->mono_ns;
-
-        if (!t->known_waits || s->voluntary != t->known_voluntary + r->blocked)
-                return 0;
-        if (s->switches == t->known_switches + !on_cpu)
-                return came_mono_ns;
-        return until - (r->runtime_ns - t->known_runtime_ns) -
-               (r->run_delay_ns - t->known_run_delay_ns);
-}
-
-/* What is known of the thread's last turn on a CPU, and of the waits before and after. `on_cpu`: it
- * is there still. */
-static void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
-{
-        const SchedClock *clock = &t->capture->sched_clock;
-        const struct swp_slot *s = thread_slot(t);
-        uint64_t came = sched_clock_mono_ns(clock, s->arrival_sched_ns, s->mono_ns);
-
-        if (came == 0)
-                return;
-        if (on_cpu && s->mono_ns - came > s->turn_ns)
-                r->runtime_ns += s->mono_ns - came - s->turn_ns;
-        if (r->blocked)
-                r->waits_since_mono_ns =
-                        sched_clock_mono_ns(clock, s->arrival_sched_ns + s->turn_ns, s->mono_ns);
-        r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
-}
-
-/* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
-static CaptureResult thread_result(CaptureThread *t)
-{
-        struct swp_slot *s = thread_slot(t);
-        CaptureResult r = {
-                .status = status_of(s->status),
-                .mono_ns = s->mono_ns,
-                .shot = s->shot,
-                .space = {.exec_vm = s->exec_vm,
-                        .mm = s->mm,
-                        .process_start_boottime = s->process_start_boottime},
-                .runtime_ns = s->runtime_ns,
-                .run_delay_ns = run_delay_ns(t),
-                .fsbase = s->fsbase,
-                .syscall = (int64_t)s->orig_ax,
-                .blocked = !s->shot && s->state != 0,
-                .kernel_pcs =
-                        (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
-        };
-
-        memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
-        r.copy.addr = s->copy_addr;
-        if (r.status == CAPTURE_TAKEN && s->shot && !result_fill_shot(t, &r))
-                r.status = CAPTURE_UNSTABLE;
-        if (r.status == CAPTURE_TAKEN && !s->shot)
-                r.n_kernel_pcs = s->n_kstack < SWP_MAX_KSTACK ? s->n_kstack : SWP_MAX_KSTACK;
-        if (r.status == CAPTURE_TAKEN && t->buffer != SWP_NO_BUFFER && !r.pcs_only) {
-                r.copy.bytes = capture_bpf_buffer(t->capture->bpf, t->buffer);
-                r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
-        }
-        if (r.status == CAPTURE_TAKEN) {
-                if (!s->shot)
-                        sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
-                result_fill_turn(t, s->shot, &r);
-                t->known_switches = s->shot ? NOT_KNOWN : s->switches;
-                t->known_waits = r.blocked;
-                t->known_voluntary = s->voluntary;
-                t->known_runtime_ns = r.runtime_ns;
-                t->known_run_delay_ns = r.run_delay_ns;
-        }
-        if (!r.copy.bytes)
-                thread_drop_buffer(t);
-        return r;
 }
 
 /* The program has answered the shot that was out. */
@@ -326,7 +160,7 @@ bool capture_cancel(CaptureThread *t, CaptureResult *ret)
 static void on_answer(void *userdata, const struct swp_event *e)
 {
         Capture *c = userdata;
-        CaptureThread *t = e->slot < capture_bpf_n_slots(c->bpf) ? c->threads[e->slot] : NULL;
+        CaptureThread *t = e->slot < c->n_slots ? c->threads[e->slot] : NULL;
 
         /* Older ones were fetched by capture_cancel() before they were announced. */
         if (t && t->shot.out && thread_slot(t)->request == e->request) {
@@ -339,6 +173,10 @@ bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret)
 {
         CaptureThread *t;
 
+        if (c->ptrace) {
+                capture_ptrace_let_go(c->ptrace);
+                return false;
+        }
         if (list_empty(&c->answered))
                 capture_bpf_consume(c->bpf, on_answer, c);
         t = list_first(&c->answered, CaptureThread, answered_link);
@@ -355,6 +193,25 @@ void capture_release(CaptureThread *t)
                 thread_drop_buffer(t);
 }
 
+/* Has a request answered: now, or as the next of the work list. Return: 0, -errno. */
+static int thread_pull(CaptureThread *t, uint32_t *n_work)
+{
+        Capture *c = t->capture;
+
+        if (c->ptrace)
+                capture_ptrace_pull(c->ptrace, t->slot);
+        else if (capture_bpf_iter(c->bpf))
+                return error_trace(capture_bpf_pull_iter(c->bpf, t->iter_fd, t->slot));
+        else
+                capture_bpf_set_work(c->bpf, (*n_work)++, t->slot);
+        return 0;
+}
+
+static int pull_list(Capture *c, uint32_t n_work)
+{
+        return n_work == 0 ? 0 : error_trace(capture_bpf_pull_list(c->bpf, n_work));
+}
+
 /* Asks those whose result is still BUSY, with as many buffers as are free. Return: 0, -errno. */
 static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results)
 {
@@ -365,17 +222,11 @@ static int pull_pending(Capture *c, CaptureThread *const *threads, size_t n, Cap
                         continue;
                 thread_take_buffer(threads[i]);
                 thread_request(threads[i], threads[i]->want);
-                if (capture_bpf_iter(c->bpf)) {
-                        /* Out of file descriptors or memory, for now: that need not stop the
-                         * others. */
-                        if (capture_bpf_pull_iter(c->bpf, threads[i]->iter_fd, threads[i]->slot) <
-                                0)
-                                results[i].status = CAPTURE_UNSTABLE;
-                } else {
-                        capture_bpf_set_work(c->bpf, n_work++, threads[i]->slot);
-                }
+                /* Out of file descriptors or memory, for now: that need not stop the others. */
+                if (thread_pull(threads[i], &n_work) < 0)
+                        results[i].status = CAPTURE_UNSTABLE;
         }
-        return n_work == 0 ? 0 : error_trace(capture_bpf_pull_list(c->bpf, n_work));
+        return pull_list(c, n_work);
 }
 
 /* The thread runs: has it interrupted. */
@@ -454,16 +305,13 @@ void capture_thread_forget(CaptureThread *t)
 /* Return: 0; CAPTURE_E_GONE; -errno. */
 static int pull_alone(CaptureThread *t)
 {
-        Capture *c = t->capture;
+        uint32_t n_work = 0;
         int r;
 
         thread_request(t, t->want);
-        if (capture_bpf_iter(c->bpf)) {
-                r = capture_bpf_pull_iter(c->bpf, t->iter_fd, t->slot);
-        } else {
-                capture_bpf_set_work(c->bpf, 0, t->slot);
-                r = capture_bpf_pull_list(c->bpf, 1);
-        }
+        r = thread_pull(t, &n_work);
+        if (r == 0)
+                r = pull_list(t->capture, n_work);
         if (r)
                 return error_trace(r);
         return thread_answered(t) && thread_slot(t)->status != SWP_GONE ? 0 : CAPTURE_E_GONE;
@@ -483,7 +331,7 @@ int capture_finish(CaptureThread *t, CaptureResult *ret)
         *ret = (CaptureResult){.mono_ns = s->mono_ns,
                 .blocked = s->status != SWP_ON_CPU && s->state != 0,
                 .runtime_ns = s->runtime_ns,
-                .run_delay_ns = run_delay_ns(t)};
+                .run_delay_ns = thread_run_delay_ns(t)};
         if (s->status != SWP_UNCHANGED)
                 result_fill_turn(t, s->status == SWP_ON_CPU, ret);
         return 0;
@@ -503,6 +351,23 @@ static int thread_identify(CaptureThread *t)
         if (syscall(SYS_tgkill, t->pid, t->tid, 0) < 0 && errno == ESRCH)
                 return CAPTURE_E_GONE;
         return 0;
+}
+
+/* What the backend keeps of a thread. Return: 0, CAPTURE_E_GONE, CAPTURE_E_LIMIT, -errno. */
+static int thread_open(CaptureThread *t)
+{
+        Capture *c = t->capture;
+        int r = 0;
+
+        if (c->ptrace)
+                r = capture_ptrace_follow(c->ptrace, t->slot, t->pid, t->tid);
+        else if (capture_bpf_iter(c->bpf))
+                r = t->iter_fd = capture_bpf_link_iter(c->bpf, t->tid);
+        if (r == -EMFILE || r == -ENFILE)
+                return CAPTURE_E_LIMIT;
+        if (c->ptrace && r == -ESRCH)
+                return CAPTURE_E_GONE;
+        return r < 0 ? error_trace(r) : 0;
 }
 
 int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, void *userdata)
@@ -536,14 +401,9 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
                 if (!t->pcs)
                         return error_origin(-ENOMEM);
         }
-        if (capture_bpf_iter(c->bpf)) {
-                r = capture_bpf_link_iter(c->bpf, tid);
-                if (r == -EMFILE || r == -ENFILE)
-                        return CAPTURE_E_LIMIT;
-                if (r < 0)
-                        return error_trace(r);
-                t->iter_fd = r;
-        }
+        r = thread_open(t);
+        if (r)
+                return error_trace(r);
         r = thread_identify(t);
         if (r)
                 return error_trace(r);
@@ -563,6 +423,8 @@ CaptureThread *capture_thread_free(CaptureThread *t)
         thread_drop_buffer(t);
         shot_deinit(&t->shot);
         closep(&t->iter_fd);
+        if (c->ptrace)
+                capture_ptrace_leave(c->ptrace, t->slot);
         memset(thread_slot(t), 0, sizeof(struct swp_slot));
         c->threads[t->slot] = NULL;
         c->free_slots[c->n_free_slots++] = t->slot;

@@ -11,21 +11,24 @@
 #include "util/cleanup.h"
 
 /*
- * Reading the stacks of other threads without stopping them (architecture: Capture). One user
- * thread, the sampler. capture-bpf.c is the only file that includes libbpf. No program runs and no
- * event exists while no thread is added.
+ * Reading the stacks of other threads without stopping them (architecture: Capture), or, where the
+ * host has no BPF for us, by stopping them for a moment (backend "ptrace"). One user thread, the
+ * sampler. capture-bpf.c is the only file that includes libbpf. No program runs and no event exists
+ * while no thread is added.
  *
  * A thread (CaptureThread) is captured in two steps: capture_pull() of all threads that are due
  * answers at once for those that are off CPU; for each running one a shot is fired, which is
  * answered by the kernel within some 10 µs, announced by capture_fd(), and fetched with
- * capture_collect(). A shot that is not wanted any more is cancelled.
+ * capture_collect(). A shot that is not wanted any more is cancelled. The ptrace backend has no
+ * shots: there capture_fd() and capture_collect() only serve to let go of threads that stopped late.
  */
 
 typedef struct Capture Capture;
 typedef struct CaptureThread CaptureThread;
 
 typedef enum CaptureStatus {
-        CAPTURE_REPEATED, /* has not run since the last CAPTURE_TAKEN of it: the same stack */
+        CAPTURE_REPEATED, /* has not run since the last CAPTURE_TAKEN of it (ptrace: or waits at the
+                              same place again): the same stack */
         CAPTURE_TAKEN,    /* copy is filled in */
         CAPTURE_RUNNING,  /* on CPU: a shot is out */
         CAPTURE_UNSTABLE, /* ran while it was read: pull again */
@@ -33,6 +36,7 @@ typedef enum CaptureStatus {
         CAPTURE_FAULT,    /* its stack cannot be read: not mapped, or memory whose owner could make
                               the reader wait (of a file, or under userfaultfd) */
         CAPTURE_BUSY,     /* no buffer is free now: pull again */
+        CAPTURE_DENIED,   /* ptrace: it has another tracer, or a security module forbids it */
 } CaptureStatus;
 
 /* Names the state of a process' mappings: what is the same as before has, as far as code goes, the
@@ -63,17 +67,20 @@ typedef struct CaptureResult {
         uint64_t runtime_ns, run_delay_ns; /* the thread's time on a CPU, and in want of one */
         uint64_t fsbase;
         int64_t syscall; /* number of the system call it is in, -1: none */
-        bool blocked;    /* off the CPU, and not in want of one; false for shots */
+        bool blocked;    /* it was off the CPU, waiting for something else */
+        bool queued;     /* it was off the CPU, in want of one */
 } CaptureResult;
 
 typedef struct CaptureInfo {
-        const char *backend; /* "bpf/syscall", "bpf/iter", "none" */
-        char reason[512];    /* why this one; or why none, and what to do */
+        const char *backend; /* "bpf/syscall", "bpf/iter", "ptrace", "none" */
+        bool stops;          /* it stops threads, for want of BPF */
+        char reason[768];    /* why this one; or why none, and what to do */
 } CaptureInfo;
 
 /*
- * Chooses (config: capture.backend) and loads the programs, proving each on the calling thread: a
- * program that does not find the very thread that asks (other pid namespace, no kfunc) is not used.
+ * Chooses (config: capture.backend) and loads the programs, proving each on a thread of our own: a
+ * program that does not find that very thread (other pid namespace, no kfunc) is not used. ptrace is
+ * proven on a child process, and chosen where no BPF backend works.
  * Return: 0; CAPTURE_E_UNAVAILABLE with ret_info telling why; -errno. ret_info is always filled in.
  */
 enum {

@@ -21,7 +21,7 @@
 #define SOCKET_PATH_MAX 107
 
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
-static const char *const backends[] = {"auto", "bpf-syscall", "bpf-iter", NULL};
+static const char *const backends[] = {"auto", "bpf", "bpf-syscall", "bpf-iter", "ptrace", NULL};
 static const char *const unwind_modes[] = {"dwarf", "fp", NULL};
 static const char *const report_modes[] = {"auto", "never", NULL};
 
@@ -103,7 +103,7 @@ const ConfigKey config_keys[] = {
 
         KEY(capture, backend, capture_backend, CONFIG_WORD, .words = backends,
                 .default_value = "auto",
-                .help = "How stacks are read: bpf-syscall needs Linux 6.2, bpf-iter 6.1."),
+                .help = "How stacks are read: by BPF (6.1), or ptrace, which stops threads for a moment."),
         KEY(capture, unwind, capture_unwind, CONFIG_WORD, .words = unwind_modes,
                 .default_value = "dwarf",
                 .help = "By the tables in the binaries, or by frame pointers, if all code has them."),

@@ -16,8 +16,10 @@
 
 typedef enum CaptureBackend {
         CAPTURE_BACKEND_AUTO,
+        CAPTURE_BACKEND_BPF,         /* one of the next two */
         CAPTURE_BACKEND_BPF_SYSCALL, /* SEC("syscall") + bpf_task_from_pid */
         CAPTURE_BACKEND_BPF_ITER,    /* iter.s/task */
+        CAPTURE_BACKEND_PTRACE,      /* stops the threads */
 } CaptureBackend;
 
 typedef enum UnwindMode {

@@ -52,6 +52,8 @@
         X(SAMPLES_UNSTABLE, "samples_unstable",                                                   \
                 "Due samples lost: the thread ran while it was read.")                            \
         X(SAMPLES_FAULT, "samples_fault", "Due samples lost: stack memory could not be read.")    \
+        X(SAMPLES_DENIED, "samples_denied",                                                       \
+                "Due samples lost: the thread has another tracer (backend ptrace only).")         \
         X(SAMPLES_GONE, "samples_gone", "Due samples lost: the thread was gone.")                 \
         X(SAMPLES_AFTER_STOP, "samples_after_stop",                                               \
                 "Samples dropped: taken when the span was not on that thread any more.")          \

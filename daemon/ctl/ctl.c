@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ctl/call.h"
+#include "ctl/check.h"
 #include "ctl/ctl.h"
 #include "ctl/json.h"
 #include "ctl/show.h"
@@ -20,6 +21,8 @@
 #define DEFAULT_SOCKET    "/run/swprofd/control.sock"
 #define DEFAULT_TIMEOUT_S 5
 #define MAX_TIMEOUT_S     3600
+/* Trials that fail take some seconds each. */
+#define CHECK_TIMEOUT_S 30
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -232,6 +235,42 @@ static int run_version(const Options *o, const Verb *verb)
         return r ?: status;
 }
 
+static int run_check(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        const Status *status = NULL;
+        struct json_object *facts, *report;
+        const char *problem;
+        bool works;
+        char *text = NULL;
+        size_t size;
+        FILE *f;
+        int r;
+
+        facts = check_run(
+                o->timeout_s > CHECK_TIMEOUT_S ? o->timeout_s : CHECK_TIMEOUT_S, &problem);
+        if (!facts) {
+                fprintf(stderr, "swprofctl: swprofd --check-host: %s\n", problem);
+                return CTL_EXIT_FAILED;
+        }
+        /* One that does not answer is an answer here, too. */
+        r = ask_status(o, &reply);
+        if (r == 0 && reply->result_case == SWPROF__CONTROL__REPLY__RESULT_STATUS)
+                status = reply->status;
+        report = check_report(facts, status);
+        works = check_works(report);
+        if (o->json) {
+                r = output_take(json_take_text(report));
+        } else {
+                f = check_memory(open_memstream(&text, &size));
+                check_show(report, f);
+                fclose(f);
+                free(json_take_text(report));
+                r = output_take(check_memory(text));
+        }
+        return r ?: works ? CTL_EXIT_OK : CTL_EXIT_FAILED;
+}
+
 static int run_help(const Options *o, const Verb *verb);
 
 static const Verb verbs[] = {
@@ -241,6 +280,7 @@ static const Verb verbs[] = {
                 "instances"},
         {"tasks", "profile tasks", run_view, show_tasks, "tasks"},
         {"slots", "segments that are watched or sampled now", run_view, show_slots, "slots"},
+        {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
         {"help", "this text", run_help, NULL, NULL},

@@ -51,6 +51,10 @@ struct Manager {
         ListLink deferred;
 };
 
+/* core-ops.c: what the core asks for, and the commands to the sampler that had to wait. */
+extern const CoreOps manager_core_ops;
+void manager_send_deferred(Manager *m);
+
 /* status.c: the handler of the control socket. */
 void manager_control(void *userdata, const struct Swprof__Control__Request *request,
         void (*respond)(void *cookie, const struct Swprof__Control__Reply *reply), void *cookie);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,130 +22,6 @@
 /* Events taken from the sampler before other sources get their turn. */
 #define SAMPLER_BURST 4096
 #define NICE          (-5)
-
-/* ---- what the core asks for ---- */
-
-static int sampler_command(Manager *m, TargetId id, const TargetSpec *spec)
-{
-        return spec ? sampler_add(m->sampler, id, spec) : sampler_remove(m->sampler, id);
-}
-
-/* In order: once something waits, all later commands wait behind it. */
-static void sampler_command_or_defer(Manager *m, TargetId id, const TargetSpec *spec)
-{
-        Deferred *d;
-
-        if (!m->sampler || (list_empty(&m->deferred) && sampler_command(m, id, spec) == 0))
-                return;
-        d = calloc(1, sizeof(*d));
-        if (!d) {
-                log_error("out of memory: a thread is not %s", spec ? "sampled" : "let go");
-                return;
-        }
-        d->id = id;
-        d->add = spec != NULL;
-        if (spec)
-                d->spec = *spec;
-        list_append(&m->deferred, &d->link);
-}
-
-static void sampler_send_deferred(Manager *m)
-{
-        Deferred *d, *tmp;
-
-        list_for_each_safe (d, tmp, &m->deferred, link) {
-                if (sampler_command(m, d->id, d->add ? &d->spec : NULL) > 0)
-                        return;
-                list_remove(&d->link);
-                free(d);
-        }
-}
-
-static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
-{
-        sampler_command_or_defer(userdata, id, spec);
-}
-
-static void on_target_remove(void *userdata, TargetId id)
-{
-        Manager *m = userdata;
-
-        sampler_command_or_defer(m, id, NULL);
-        stack_table_target_removed(m->stacks, id, mono_now_ns());
-}
-
-static void on_watch_changed(void *userdata, Instance *instance)
-{
-        Manager *m = userdata;
-
-        if (m->listener)
-                listener_watch_changed(m->listener, instance);
-}
-
-typedef struct Prepare {
-        Manager *manager;
-        Instance *instance;
-} Prepare;
-
-static void prepare_client(void *userdata, const ClientInfo *info)
-{
-        Prepare *p = userdata;
-
-        /* A full mailbox is no loss: the process is read when its first sample comes. */
-        if (info->instance == p->instance)
-                worker_prepare(p->manager->worker, info->pid);
-}
-
-static void on_prepare(void *userdata, Instance *instance)
-{
-        Manager *m = userdata;
-
-        if (m->listener)
-                listener_clients(m->listener, prepare_client,
-                        &(Prepare){.manager = m, .instance = instance});
-}
-
-static bool on_snapshot(void *userdata, const Snapshot *snapshot)
-{
-        Manager *m = userdata;
-
-        return m->session && session_snapshot(m->session, snapshot);
-}
-
-static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
-{
-        Manager *m = userdata;
-        const SpanTimes *t = &report->times;
-
-        log_info("segment %s of %s, %s: %" PRId64
-                 " ms, of these %.1f on CPU, %.1f waiting for one, %.1f blocked; "
-                 "%" PRId32 " snapshots",
-                report->segment_id, report->instance, report->operation,
-                report->end_wall_ms - report->start_wall_ms, (double)t->on_cpu_ns / NS_PER_MS,
-                (double)t->run_queue_ns / NS_PER_MS, (double)span_times_blocked_ns(t) / NS_PER_MS,
-                report->n_snapshots);
-        if (m->session && report_wanted)
-                session_segment_done(m->session, report);
-}
-
-static void on_task_finished(
-        void *userdata, const char *service, const char *instance, const char *task_id)
-{
-        Manager *m = userdata;
-
-        if (m->session)
-                session_task_finished(m->session, service, instance, task_id);
-}
-
-static const CoreOps core_ops = {
-        .target_add = on_target_add,
-        .target_remove = on_target_remove,
-        .watch_changed = on_watch_changed,
-        .prepare = on_prepare,
-        .snapshot = on_snapshot,
-        .segment_done = on_segment_done,
-        .task_finished = on_task_finished,
-};
 
 /* ---- clients ---- */
 
@@ -308,7 +183,7 @@ static int on_post(sd_event_source *source, void *userdata)
         int r;
 
         realtime_account(&m->realtime, clock_ns(CLOCK_THREAD_CPUTIME_ID), now.mono_ns);
-        sampler_send_deferred(m);
+        manager_send_deferred(m);
         if (m->stop_mono_ns) {
                 r = stop_step(m, now);
                 if (r < 0)
@@ -450,7 +325,13 @@ static int manager_start_capture(Manager *m)
                 log_error("no stacks can be captured on this host: %s", m->capture_info.reason);
                 return 0;
         }
-        log_info("capturing by %s", m->capture_info.reason);
+        if (m->capture_info.stops && m->config.capture_backend == CAPTURE_BACKEND_AUTO)
+                log_warning(
+                        "no BPF here, so each sample of a thread that has moved on stops it for a "
+                        "moment: %s",
+                        m->capture_info.reason);
+        else
+                log_info("capturing by %s", m->capture_info.reason);
         r = sampler_new(&m->sampler, &m->config, capture, m->worker);
         if (r < 0)
                 return error_trace(r);
@@ -506,7 +387,7 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
         if (!m->config_file || sd_event_new(&m->event) < 0)
                 return error_origin(-ENOMEM);
         /* Borrowed until everything stands. */
-        r = core_new(&m->core, config, &core_ops, m);
+        r = core_new(&m->core, config, &manager_core_ops, m);
         if (r < 0)
                 return error_trace(r);
         m->config = *config;

@@ -27,7 +27,7 @@ typedef struct Parked {
         uint64_t addr;
         size_t n;
         bool pcs_only, pcs_cut;
-        bool shot, blocked;
+        bool blocked, queued;
         int64_t syscall;
         size_t n_kernel_pcs;
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
@@ -55,7 +55,7 @@ static UnwindResult unwind(Sampler *s, const CaptureResult *c, const ProcMap *ma
         Frame *frames;
         UnwindResult u;
 
-        if (s->blocked_on && !c->shot)
+        if (s->blocked_on && (c->blocked || c->queued))
                 s->frames[n_inner++] = frame_of(FRAME_WAIT,
                         wait_code(c->blocked, c->syscall, regs[X86_RDI], regs[X86_RSI]));
         for (size_t i = 0; i < c->n_kernel_pcs; i++)
@@ -125,8 +125,8 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
                         .n = n,
                         .pcs_only = c->pcs_only,
                         .pcs_cut = c->pcs_cut,
-                        .shot = c->shot,
                         .blocked = c->blocked,
+                        .queued = c->queued,
                         .syscall = c->syscall,
                         .n_kernel_pcs =
                                 c->n_kernel_pcs < MAX_KERNEL_PCS ? c->n_kernel_pcs : MAX_KERNEL_PCS,
@@ -165,8 +165,8 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                         .bytes = (const uint8_t *)k->bytes},
                 .pcs_only = k->pcs_only,
                 .pcs_cut = k->pcs_cut,
-                .shot = k->shot,
                 .blocked = k->blocked,
+                .queued = k->queued,
                 .syscall = k->syscall,
                 .n_pcs = k->n / sizeof(*c.pcs),
                 .pcs = k->bytes,

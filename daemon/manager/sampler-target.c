@@ -222,9 +222,9 @@ static bool on_unstable(Target *t)
         return false;
 }
 
-static bool on_fault(Target *t)
+static bool on_lost(Target *t, CounterId cause)
 {
-        counter_add(COUNTER_SAMPLES_FAULT, 1);
+        counter_add(cause, 1);
         settle(t);
         return false;
 }
@@ -252,7 +252,9 @@ static bool on_result(Target *t, const CaptureResult *r)
                 announce_gone(t);
                 return false;
         case CAPTURE_FAULT:
-                return on_fault(t);
+                return on_lost(t, COUNTER_SAMPLES_FAULT);
+        case CAPTURE_DENIED:
+                return on_lost(t, COUNTER_SAMPLES_DENIED);
         case CAPTURE_UNSTABLE:
         case CAPTURE_BUSY:
                 break;
@@ -311,7 +313,7 @@ static size_t pull_batch(Sampler *s, size_t n)
                 if (log_limit(&limit, &suppressed))
                         log_error("capturing %zu threads: %s", n, strerror(-r));
                 for (size_t i = 0; i < n; i++)
-                        on_fault(s->batch[i]);
+                        on_lost(s->batch[i], COUNTER_SAMPLES_FAULT);
                 return 0;
         }
         for (size_t i = 0; i < n; i++)

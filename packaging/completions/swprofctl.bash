@@ -16,7 +16,7 @@ _swprofctl() {
                 mapfile -t COMPREPLY < <(compgen -W '--socket= --json --timeout= --help --version' -- "$cur")
                 [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
         else
-                mapfile -t COMPREPLY < <(compgen -W 'status stats instances tasks slots version reload help' -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W 'status stats instances tasks slots check version reload help' -- "$cur")
         fi
 }
 complete -F _swprofctl swprofctl

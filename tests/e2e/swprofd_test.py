@@ -37,7 +37,7 @@ def wait_until(predicate, timeout, what="condition"):
 class Daemon:
     """swprofd as systemd starts it (notify socket), without systemd."""
 
-    def __init__(self, folder, oap, options=(), config=""):
+    def __init__(self, folder, oap, options=(), config="", wrapper=()):
         self.folder = pathlib.Path(folder)
         self.span_socket = str(self.folder / "span.sock")
         self.control_socket = str(self.folder / "control.sock")
@@ -51,6 +51,7 @@ log_level: debug
 """)
         self.oap = oap
         self.options = list(options)
+        self.wrapper = list(wrapper)
         self.log_file = self.folder / "swprofd.log"
         self.process = None
 
@@ -65,7 +66,8 @@ log_level: debug
         env.setdefault("SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL", "1")
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [BUILD / "daemon/swprofd", f"--config={self.config}", f"--oap={self.oap}", *self.options],
+                [*self.wrapper, BUILD / "daemon/swprofd", f"--config={self.config}", f"--oap={self.oap}",
+                 *self.options],
                 env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             while b"READY=1" not in notify.recv(4096):
@@ -139,13 +141,15 @@ class SwprofdTest(unittest.TestCase):
 
     daemon_options = tuple(filter(None, os.environ.get("SWPROFD_TEST_OPTIONS", "").split()))
     daemon_config = ""
+    daemon_wrapper = ()
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="swprofd-test.")
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
         self.start_oap()
-        self.daemon = Daemon(folder.name, self.peer.grpc_address, self.daemon_options, self.daemon_config)
+        self.daemon = Daemon(folder.name, self.peer.grpc_address, self.daemon_options, self.daemon_config,
+                             self.daemon_wrapper)
         self.addCleanup(self.end_daemon)
         self.start_daemon()
 

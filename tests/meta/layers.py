@@ -55,7 +55,7 @@ OWNERS = [
 SYSTEM = {
     "assert.h", "byteswap.h", "ctype.h", "dirent.h", "dlfcn.h", "elf.h", "endian.h", "errno.h",
     "fcntl.h", "getopt.h", "grp.h", "inttypes.h", "limits.h", "link.h", "locale.h", "math.h",
-    "netdb.h", "poll.h", "pthread.h", "pwd.h", "sched.h", "setjmp.h", "signal.h", "stdalign.h",
+    "netdb.h", "poll.h", "pthread.h", "pwd.h", "sched.h", "setjmp.h", "signal.h", "spawn.h", "stdalign.h",
     "stdarg.h", "stdatomic.h", "stdbool.h", "stddef.h", "stdint.h", "stdio.h", "stdlib.h",
     "string.h", "strings.h", "syslog.h", "threads.h", "time.h", "ucontext.h", "unistd.h",
 }

@@ -23,7 +23,7 @@ int main(int argc, char **argv)
 {
         struct swprof *c = connect_daemon(argv[1], argv[2]);
         bool profiled = atoi(argv[3]);
-        int sleeps = atoi(argv[4]), eintr = 0, ep = epoll_create1(EPOLL_CLOEXEC);
+        int sleeps = atoi(argv[4]), eintr = 0, eintr_epoll = 0, ep = epoll_create1(EPOLL_CLOEXEC);
         unsigned rounds = (unsigned)atoi(argv[5]) * 400000;
         struct rusage before, after;
         struct swprof_span span;
@@ -40,14 +40,16 @@ int main(int argc, char **argv)
                 /* Each of these is cut short by a signal or a stop: signal(7). */
                 eintr += nanosleep(&t, NULL) < 0 && errno == EINTR;
                 eintr += poll(NULL, 0, 5) < 0 && errno == EINTR;
-                eintr += epoll_wait(ep, &event, 1, 5) < 0 && errno == EINTR;
+                eintr_epoll += epoll_wait(ep, &event, 1, 5) < 0 && errno == EINTR;
                 cpu_work(rounds / (unsigned)sleeps);
         }
         getrusage(RUSAGE_THREAD, &after);
         if (profiled)
                 swprof_span_stop(c, &span, 0);
-        printf("{\"eintr\": %d, \"voluntary\": %ld, \"involuntary\": %ld, \"cpu_us\": %ld}\n",
-                eintr, after.ru_nvcsw - before.ru_nvcsw, after.ru_nivcsw - before.ru_nivcsw,
+        printf("{\"eintr\": %d, \"eintr_epoll\": %d, \"voluntary\": %ld, \"involuntary\": %ld, "
+               "\"cpu_us\": %ld}\n",
+                eintr, eintr_epoll, after.ru_nvcsw - before.ru_nvcsw,
+                after.ru_nivcsw - before.ru_nivcsw,
                 (after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec -
                         before.ru_stime.tv_sec) *
                                 1000000L +

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "capture/capture-ptrace.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+
+#include "capture/proc-thread.h"
+#include "capture/tracee.h"
+#include "util/error.h"
+#include "util/hash.h"
+#include "util/list.h"
+#include "util/time.h"
+
+/* Other threads wait for their samples meanwhile. */
+#define STOP_WAIT_NS (300 * NS_PER_US)
+/* How long a thread may stand that stopped later. */
+#define LET_GO_NS (2 * NS_PER_MS)
+
+/* One thread. */
+typedef struct Follow {
+        ProcThread proc;
+        Tracee tracee;
+        ListLink seized_link; /* in CapturePtrace.seized: was to stop, and has not yet */
+        bool left;            /* nobody's any more, but that */
+        /* The newest copy: what has to be the same for the stack to be the same. */
+        ProcPlace place;
+        size_t n;
+        uint64_t hash;
+        uint64_t asleep_n_runs; /* was seen with that stack, having run so many times; 0: not yet */
+} Follow;
+
+struct CapturePtrace {
+        unsigned n_slots;
+        struct swp_slot *slots;
+        struct swp_buffer *buffers; /* one more: scratch */
+        Follow **follows;           /* by slot; NULL: free */
+        ListLink seized;
+        int timer_fd;
+};
+
+static size_t buffers_size(void)
+{
+        return (SWP_MAX_BUFFERS + 1) * sizeof(struct swp_buffer);
+}
+
+int capture_ptrace_new(CapturePtrace **ret, unsigned n_slots)
+{
+        _cleanup_(capture_ptrace_freep) CapturePtrace *p = NULL;
+        void *buffers;
+
+        p = calloc(1, sizeof(*p));
+        if (!p)
+                return error_origin(-ENOMEM);
+        list_init(&p->seized);
+        p->n_slots = n_slots;
+        p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (p->timer_fd < 0)
+                return error_origin(-errno);
+        p->slots = calloc(n_slots, sizeof(*p->slots));
+        p->follows = calloc(n_slots, sizeof(Follow *));
+        if (!p->slots || !p->follows)
+                return error_origin(-ENOMEM);
+        buffers = mmap(
+                NULL, buffers_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (buffers == MAP_FAILED)
+                return error_origin(-errno);
+        p->buffers = buffers;
+        *ret = TAKE_PTR(p);
+        return 0;
+}
+
+struct swp_slot *capture_ptrace_slot(CapturePtrace *p, uint32_t slot)
+{
+        assert(slot < p->n_slots);
+        return &p->slots[slot];
+}
+
+uint8_t *capture_ptrace_buffer(CapturePtrace *p, uint32_t buffer)
+{
+        assert(buffer < SWP_MAX_BUFFERS);
+        return p->buffers[buffer].bytes;
+}
+
+int capture_ptrace_fd(const CapturePtrace *p)
+{
+        return p->timer_fd;
+}
+
+/* ---- threads that do not stop at once ---- */
+
+static void set_timer(CapturePtrace *p, uint64_t period_ns)
+{
+        struct timespec t = {.tv_nsec = (long)period_ns};
+
+        timerfd_settime(
+                p->timer_fd, 0, &(struct itimerspec){.it_value = t, .it_interval = t}, NULL);
+}
+
+static void follow_free(Follow *f)
+{
+        proc_thread_deinit(&f->proc);
+        free(f);
+}
+
+static void keep_seized(CapturePtrace *p, Follow *f)
+{
+        if (list_empty(&p->seized))
+                set_timer(p, LET_GO_NS);
+        list_remove(&f->seized_link);
+        list_append(&p->seized, &f->seized_link);
+}
+
+static void follow_resume(CapturePtrace *p, Follow *f)
+{
+        tracee_resume(&f->tracee);
+        if (f->tracee.seized)
+                keep_seized(p, f);
+}
+
+void capture_ptrace_let_go(CapturePtrace *p)
+{
+        Follow *f, *next;
+        uint64_t n;
+
+        if (read(p->timer_fd, &n, sizeof(n)) < 0 && list_empty(&p->seized))
+                return;
+        list_for_each_safe (f, next, &p->seized, seized_link) {
+                if (tracee_stop(&f->tracee, 0) == 0)
+                        tracee_resume(&f->tracee);
+                if (f->tracee.seized)
+                        continue;
+                list_remove(&f->seized_link);
+                if (f->left)
+                        follow_free(f);
+        }
+        if (list_empty(&p->seized))
+                set_timer(p, 0);
+}
+
+/* ---- captures ---- */
+
+static bool place_equal(const ProcPlace *now, const ProcPlace *before)
+{
+        /* A call that was to end at some time goes on as another one. */
+        return (now->syscall == before->syscall || now->syscall == SYS_restart_syscall) &&
+               memcmp(now->args, before->args, sizeof(now->args)) == 0 && now->sp == before->sp &&
+               now->pc == before->pc;
+}
+
+/* Whether the thread still, or again, has the stack of the newest copy. `run` was read before. */
+static bool has_same_stack(CapturePtrace *p, Follow *f, const ProcRun *run)
+{
+        uint8_t *bytes = p->buffers[SWP_MAX_BUFFERS].bytes;
+        ProcPlace place;
+        ProcRun after;
+        uint64_t hash;
+        size_t n;
+
+        if (run->n_runs == 0 || f->n == 0)
+                return false;
+        if (run->n_runs == f->asleep_n_runs)
+                return true;
+        if (!proc_thread_read_place(&f->proc, &place) || !place_equal(&place, &f->place))
+                return false;
+        n = proc_thread_copy(&f->proc, place.sp, f->n, bytes);
+        hash = hash_bytes(bytes, n);
+        explicit_bzero(bytes, n);
+        /* It was asleep before the bytes were read: if it has not been given a CPU since, they are
+         * of one instant. */
+        if (n != f->n || hash != f->hash || proc_thread_read_run(&f->proc, &after) ||
+                after.n_runs != run->n_runs)
+                return false;
+        f->asleep_n_runs = run->n_runs;
+        return true;
+}
+
+static void answer_run(struct swp_slot *s, const ProcRun *run)
+{
+        s->mono_ns = mono_now_ns();
+        s->runtime_ns = run->runtime_ns;
+        s->run_delay_ns = run->run_delay_ns;
+        s->switches = run->n_runs;
+}
+
+/* The thread stands. */
+static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
+{
+        uint8_t *buffer = capture_ptrace_buffer(p, s->buffer);
+        uint64_t sp, red_zone = SWP_RED_ZONE;
+        ProcStatus status;
+        TraceeRegs regs;
+        ProcRun run;
+        int r;
+
+        /* The files are of the thread that was asked for; another one with its number may stand. */
+        r = proc_thread_read_run(&f->proc, &run);
+        if (r == -ESRCH)
+                return SWP_GONE;
+        if (r || !tracee_read_regs(&f->tracee, &regs) || proc_thread_read_status(&f->proc, &status))
+                return SWP_FAULT;
+        answer_run(s, &run);
+        memcpy(s->regs, regs.regs.r, sizeof(s->regs));
+        s->fsbase = regs.fsbase;
+        s->orig_ax = (uint64_t)regs.syscall;
+        s->state = regs.syscall >= 0; /* it waited, or was at work for a moment */
+        s->exec_vm = status.exec_vm;
+        sp = regs.regs.r[X86_RSP];
+        f->n = 0;
+        f->asleep_n_runs = 0;
+        s->copied = (uint32_t)proc_thread_copy(&f->proc, sp - red_zone,
+                s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
+        if (s->copied <= red_zone) {
+                red_zone = 0;
+                s->copied = (uint32_t)proc_thread_copy(&f->proc, sp,
+                        s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
+        }
+        s->copy_addr = sp - red_zone;
+        s->mm = f->proc.mm;
+        s->process_start_boottime = f->proc.process_start_boottime;
+        if (s->copied == 0)
+                return SWP_FAULT;
+        f->place = (ProcPlace){.syscall = regs.syscall, .sp = sp, .pc = regs.regs.r[X86_RIP]};
+        memcpy(f->place.args, regs.args, sizeof(f->place.args));
+        f->n = s->copied - red_zone;
+        f->hash = hash_bytes(buffer + red_zone, f->n);
+        return SWP_COPIED;
+}
+
+static bool has_ended(const Follow *f)
+{
+        ProcStatus status;
+
+        return proc_thread_read_status(&f->proc, &status) || status.state == 'Z' ||
+               status.state == 'X';
+}
+
+static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
+{
+        uint32_t status;
+        ProcRun run;
+        int r;
+
+        s->shot = 0;
+        s->copied = 0;
+        s->n_kstack = 0;
+        s->ustack_id = s->kstack_id = -1;
+        s->process_start_boottime = f->proc.process_start_boottime;
+        s->mm = f->proc.mm;
+        if (proc_thread_read_run(&f->proc, &run))
+                return SWP_GONE;
+        answer_run(s, &run);
+        /* No number is that high: the caller has forgotten the newest copy. */
+        if (!f->tracee.seized && s->known_switches != UINT64_MAX && has_same_stack(p, f, &run))
+                return SWP_UNCHANGED;
+        if (s->buffer == SWP_NO_BUFFER)
+                return has_ended(f) ? SWP_GONE : SWP_NO_ROOM;
+
+        /* One that did not stop at once is looked at again only. */
+        r = tracee_stop(&f->tracee, f->tracee.seized ? 0 : STOP_WAIT_NS);
+        if (r == TRACEE_E_DENIED)
+                return has_ended(f) ? SWP_GONE : SWP_DENIED;
+        if (r) {
+                if (f->tracee.seized)
+                        keep_seized(p, f);
+                return r == TRACEE_E_GONE ? SWP_GONE : SWP_UNSTABLE;
+        }
+        list_remove(&f->seized_link);
+        status = copy_stopped(p, f, s);
+        follow_resume(p, f);
+        return status;
+}
+
+void capture_ptrace_pull(CapturePtrace *p, uint32_t slot)
+{
+        struct swp_slot *s = capture_ptrace_slot(p, slot);
+
+        s->status = p->follows[slot] ? pull(p, p->follows[slot], s) : (uint32_t)SWP_GONE;
+        s->answered = s->request;
+}
+
+/* ---- threads come and go ---- */
+
+int capture_ptrace_follow(CapturePtrace *p, uint32_t slot, pid_t pid, pid_t tid)
+{
+        Follow *f;
+        int r;
+
+        assert(slot < p->n_slots && !p->follows[slot]);
+
+        f = calloc(1, sizeof(*f));
+        if (!f)
+                return error_origin(-ENOMEM);
+        r = proc_thread_init(&f->proc, pid, tid);
+        if (r) {
+                free(f);
+                return error_trace(r);
+        }
+        f->tracee = (Tracee)TRACEE_INIT(pid, tid);
+        list_init(&f->seized_link);
+        p->follows[slot] = f;
+        return 0;
+}
+
+void capture_ptrace_leave(CapturePtrace *p, uint32_t slot)
+{
+        Follow *f = p->follows[slot];
+
+        if (!f)
+                return;
+        p->follows[slot] = NULL;
+        f->left = true;
+        if (f->tracee.seized)
+                capture_ptrace_let_go(p); /* frees it, if it stands by now */
+        else
+                follow_free(f);
+}
+
+CapturePtrace *capture_ptrace_free(CapturePtrace *p)
+{
+        Follow *f, *next;
+
+        if (!p)
+                return NULL;
+        if (p->follows)
+                for (unsigned i = 0; i < p->n_slots; i++)
+                        capture_ptrace_leave(p, i);
+        capture_ptrace_let_go(p);
+        list_for_each_safe (f, next, &p->seized, seized_link) {
+                list_remove(&f->seized_link);
+                follow_free(f);
+        }
+        if (p->buffers)
+                munmap(p->buffers, buffers_size());
+        closep(&p->timer_fd);
+        free(p->follows);
+        free(p->slots);
+        free(p);
+        return NULL;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "capture/capture-private.h"
+
+/* The lists of program counters of a shot. Return: whether they belong to it without a doubt. */
+static bool result_fill_shot(CaptureThread *t, CaptureResult *r)
+{
+        Capture *c = t->capture;
+        struct swp_slot *s = thread_slot(t);
+        uint64_t pcs[SWP_MAX_USTACK];
+        int n;
+
+        if (s->kstack_id >= 0) {
+                n = capture_bpf_stack(c->bpf, s->kstack_id, pcs);
+                if (n > SWP_MAX_KSTACK)
+                        n = SWP_MAX_KSTACK;
+                if (n > 0) {
+                        memcpy(s->kstack, pcs, (size_t)n * sizeof(*pcs));
+                        r->n_kernel_pcs = (size_t)n;
+                }
+        }
+        if (!c->fp)
+                return true;
+        r->pcs_only = true;
+        n = capture_bpf_stack(c->bpf, s->ustack_id, t->pcs);
+        if (n <= 0 || t->pcs[0] != s->regs[X86_RIP])
+                return false;
+        r->n_pcs = (size_t)n;
+        r->pcs_cut = n == SWP_MAX_USTACK;
+        r->pcs = t->pcs;
+        return true;
+}
+
+static CaptureStatus status_of(uint32_t status)
+{
+        switch (status) {
+        case SWP_UNCHANGED:
+                return CAPTURE_REPEATED;
+        case SWP_COPIED:
+                return CAPTURE_TAKEN;
+        case SWP_ON_CPU:
+                return CAPTURE_RUNNING;
+        case SWP_GONE:
+                return CAPTURE_GONE;
+        case SWP_FAULT:
+                return CAPTURE_FAULT;
+        case SWP_NO_ROOM:
+                return CAPTURE_BUSY;
+        case SWP_DENIED:
+                return CAPTURE_DENIED;
+        default:
+                return CAPTURE_UNSTABLE;
+        }
+}
+
+uint64_t thread_run_delay_ns(const CaptureThread *t)
+{
+        const struct swp_slot *s = thread_slot(t);
+        uint64_t since = 0;
+
+        if (s->queued_sched_ns && !s->shot)
+                since = sched_clock_mono_ns(
+                        &t->capture->sched_clock, s->queued_sched_ns, s->mono_ns);
+        return s->run_delay_ns + (since ? s->mono_ns - since : 0);
+}
+
+/*
+ * When the wait was over in which the last capture met the thread; 0: not known. It has blocked at most once since, now. As long
+ * as it came onto a CPU just once, it came then. Else it was preempted, and all that is known is
+ * when it woke up: what has passed since went to running and to wanting to.
+ */
+static uint64_t wait_end(
+        const CaptureThread *t, bool on_cpu, uint64_t came_mono_ns, const CaptureResult *r)
+{
+        const struct swp_slot *s = thread_slot(t);
+        uint64_t until = r->blocked ? r->waits_since_mono_ns : r->mono_ns;
+
+        if (!t->known_waits || s->voluntary != t->known_voluntary + r->blocked)
+                return 0;
+        if (s->switches == t->known_switches + !on_cpu)
+                return came_mono_ns;
+        return until - (r->runtime_ns - t->known_runtime_ns) -
+               (r->run_delay_ns - t->known_run_delay_ns);
+}
+
+void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
+{
+        const SchedClock *clock = &t->capture->sched_clock;
+        const struct swp_slot *s = thread_slot(t);
+        uint64_t came = sched_clock_mono_ns(clock, s->arrival_sched_ns, s->mono_ns);
+
+        if (came == 0)
+                return;
+        if (on_cpu && s->mono_ns - came > s->turn_ns)
+                r->runtime_ns += s->mono_ns - came - s->turn_ns;
+        if (r->blocked)
+                r->waits_since_mono_ns =
+                        sched_clock_mono_ns(clock, s->arrival_sched_ns + s->turn_ns, s->mono_ns);
+        r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
+}
+
+CaptureResult thread_result(CaptureThread *t)
+{
+        struct swp_slot *s = thread_slot(t);
+        CaptureResult r = {
+                .status = status_of(s->status),
+                .mono_ns = s->mono_ns,
+                .shot = s->shot,
+                .space = {.exec_vm = s->exec_vm,
+                        .mm = s->mm,
+                        .process_start_boottime = s->process_start_boottime},
+                .runtime_ns = s->runtime_ns,
+                .run_delay_ns = thread_run_delay_ns(t),
+                .fsbase = s->fsbase,
+                .syscall = (int64_t)s->orig_ax,
+                .blocked = !s->shot && s->state != 0,
+                .queued = !s->shot && s->queued_sched_ns != 0,
+                .kernel_pcs =
+                        (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
+        };
+
+        memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
+        r.copy.addr = s->copy_addr;
+        if (r.status == CAPTURE_TAKEN && s->shot && !result_fill_shot(t, &r))
+                r.status = CAPTURE_UNSTABLE;
+        if (r.status == CAPTURE_TAKEN && !s->shot)
+                r.n_kernel_pcs = s->n_kstack < SWP_MAX_KSTACK ? s->n_kstack : SWP_MAX_KSTACK;
+        if (r.status == CAPTURE_TAKEN && t->buffer != SWP_NO_BUFFER && !r.pcs_only) {
+                r.copy.bytes = thread_buffer(t);
+                r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
+        }
+        if (r.status == CAPTURE_TAKEN) {
+                if (s->puller_sched_ns && !s->shot)
+                        sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
+                result_fill_turn(t, s->shot, &r);
+                t->known_switches = s->shot ? NOT_KNOWN : s->switches;
+                t->known_waits = r.blocked;
+                t->known_voluntary = s->voluntary;
+                t->known_runtime_ns = r.runtime_ns;
+                t->known_run_delay_ns = r.run_delay_ns;
+        }
+        if (!r.copy.bytes)
+                thread_drop_buffer(t);
+        return r;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What the core asks for. */
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "manager/internal.h"
+#include "util/log.h"
+
+static int sampler_command(Manager *m, TargetId id, const TargetSpec *spec)
+{
+        return spec ? sampler_add(m->sampler, id, spec) : sampler_remove(m->sampler, id);
+}
+
+/* In order: once something waits, all later commands wait behind it. */
+static void sampler_command_or_defer(Manager *m, TargetId id, const TargetSpec *spec)
+{
+        Deferred *d;
+
+        if (!m->sampler || (list_empty(&m->deferred) && sampler_command(m, id, spec) == 0))
+                return;
+        d = calloc(1, sizeof(*d));
+        if (!d) {
+                log_error("out of memory: a thread is not %s", spec ? "sampled" : "let go");
+                return;
+        }
+        d->id = id;
+        d->add = spec != NULL;
+        if (spec)
+                d->spec = *spec;
+        list_append(&m->deferred, &d->link);
+}
+
+void manager_send_deferred(Manager *m)
+{
+        Deferred *d, *tmp;
+
+        list_for_each_safe (d, tmp, &m->deferred, link) {
+                if (sampler_command(m, d->id, d->add ? &d->spec : NULL) > 0)
+                        return;
+                list_remove(&d->link);
+                free(d);
+        }
+}
+
+static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
+{
+        sampler_command_or_defer(userdata, id, spec);
+}
+
+static void on_target_remove(void *userdata, TargetId id)
+{
+        Manager *m = userdata;
+
+        sampler_command_or_defer(m, id, NULL);
+        stack_table_target_removed(m->stacks, id, mono_now_ns());
+}
+
+static void on_watch_changed(void *userdata, Instance *instance)
+{
+        Manager *m = userdata;
+
+        if (m->listener)
+                listener_watch_changed(m->listener, instance);
+}
+
+typedef struct Prepare {
+        Manager *manager;
+        Instance *instance;
+} Prepare;
+
+static void prepare_client(void *userdata, const ClientInfo *info)
+{
+        Prepare *p = userdata;
+
+        /* A full mailbox is no loss: the process is read when its first sample comes. */
+        if (info->instance == p->instance)
+                worker_prepare(p->manager->worker, info->pid);
+}
+
+static void on_prepare(void *userdata, Instance *instance)
+{
+        Manager *m = userdata;
+
+        if (m->listener)
+                listener_clients(m->listener, prepare_client,
+                        &(Prepare){.manager = m, .instance = instance});
+}
+
+static bool on_snapshot(void *userdata, const Snapshot *snapshot)
+{
+        Manager *m = userdata;
+
+        return m->session && session_snapshot(m->session, snapshot);
+}
+
+static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
+{
+        Manager *m = userdata;
+        const SpanTimes *t = &report->times;
+
+        log_info("segment %s of %s, %s: %" PRId64
+                 " ms, of these %.1f on CPU, %.1f waiting for one, %.1f blocked; "
+                 "%" PRId32 " snapshots",
+                report->segment_id, report->instance, report->operation,
+                report->end_wall_ms - report->start_wall_ms, (double)t->on_cpu_ns / NS_PER_MS,
+                (double)t->run_queue_ns / NS_PER_MS, (double)span_times_blocked_ns(t) / NS_PER_MS,
+                report->n_snapshots);
+        if (m->session && report_wanted)
+                session_segment_done(m->session, report);
+}
+
+static void on_task_finished(
+        void *userdata, const char *service, const char *instance, const char *task_id)
+{
+        Manager *m = userdata;
+
+        if (m->session)
+                session_task_finished(m->session, service, instance, task_id);
+}
+
+const CoreOps manager_core_ops = {
+        .target_add = on_target_add,
+        .target_remove = on_target_remove,
+        .watch_changed = on_watch_changed,
+        .prepare = on_prepare,
+        .snapshot = on_snapshot,
+        .segment_done = on_segment_done,
+        .task_finished = on_task_finished,
+};
