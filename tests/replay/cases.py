@@ -180,6 +180,7 @@ CASES = [
     by_hand("register"),
     by_hand("copy"),
     by_hand("value"),
+    by_hand("restore"),
     by_hand("state"),
 
     stub("plt-lazy", *LAZY),

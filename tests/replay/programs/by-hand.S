@@ -107,6 +107,25 @@ by_hand_value:
         .cfi_endproc
         .size by_hand_value, . - by_hand_value
 
+/* void by_hand_restore(void): rbx is back, and where it was saved is something else. */
+        .globl by_hand_restore
+        .type by_hand_restore, @function
+by_hand_restore:
+        .cfi_startproc
+        push %rbx
+        .cfi_def_cfa_offset 16
+        .cfi_offset %rbx, -16
+        mov $0x1234, %ebx
+        mov (%rsp), %rbx
+        movq $0, (%rsp)
+        .cfi_restore %rbx
+        call leaf
+        add $8, %rsp
+        .cfi_def_cfa_offset 8
+        ret
+        .cfi_endproc
+        .size by_hand_restore, . - by_hand_restore
+
 /* void by_hand_state(long n): an epilogue in the middle, behind which the frame is there again. */
         .globl by_hand_state
         .type by_hand_state, @function

@@ -9,6 +9,7 @@ void by_hand_deref(void);
 void by_hand_register(void (*inner)(void));
 void by_hand_copy(void);
 void by_hand_value(void);
+void by_hand_restore(void);
 void by_hand_state(long n);
 
 void leaf(void);
@@ -31,6 +32,8 @@ int main(int argc, char **argv)
                 by_hand_register(by_hand_copy);
         if (strcmp(shape, "value") == 0)
                 by_hand_register(by_hand_value);
+        if (strcmp(shape, "restore") == 0)
+                by_hand_register(by_hand_restore);
         if (strcmp(shape, "state") == 0)
                 by_hand_state(0);
         return 1;

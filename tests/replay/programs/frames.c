@@ -104,10 +104,14 @@ static void NOINLINE realigned_by(uint64_t n, uint64_t a, uint64_t b, uint64_t c
         sink += a + b + c + d + e + f + on_stack;
 }
 
+/* Its own frame is relative to the rbp that realigned_by() saved where only its rbp tells. */
 static void NOINLINE realigned(void)
 {
+        char *p = alloca(32 + sink % 3 * 16);
+
+        keep(p);
         realigned_by(100, 1, 2, 3, 4, 5, 6, 7);
-        sink++;
+        keep(p);
 }
 
 /* ---- jumps instead of calls: who jumped is no frame any more ---- */
