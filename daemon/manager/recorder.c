@@ -12,11 +12,13 @@
 #include "capture/capture.h"
 #include "manager/module-cache.h"
 #include "unwind/recording.h"
+#include "unwind/unwind.h"
 #include "util/error.h"
 #include "util/log.h"
 #include "util/time.h"
 
 enum {
+        FRAMES_MAX = 16384,     /* of a stack */
         ATTEMPTS_MAX = 100,     /* of reading a thread that runs while it is read */
         SHOT_TIMEOUT_MS = 1000, /* a thread that was running and is not let run any more */
 };
@@ -28,6 +30,7 @@ typedef struct Recorder {
         ModuleCache *modules;
         ProcMap *map;
         CaptureSpace space; /* before the map was read */
+        Frame *frames;      /* scratch: FRAMES_MAX */
         size_t n_captures;
         RecordingCapture captures[RECORDER_CAPTURES_MAX]; /* bytes are ours */
 } Recorder;
@@ -39,9 +42,10 @@ static Recorder *recorder_free(Recorder *r)
         for (size_t i = 0; i < r->n_captures; i++) {
                 StackCopy *copy = &r->captures[i].copy;
 
-                explicit_bzero((void *)copy->bytes, copy->n);
+                explicit_bzero((void *)copy->bytes, copy->n + copy->other_n);
                 free((void *)copy->bytes);
         }
+        free(r->frames);
         procmap_unref(r->map);
         module_cache_free(r->modules);
         capture_thread_free(r->thread);
@@ -146,7 +150,7 @@ static int load_map(Recorder *r)
 
 static int keep(Recorder *r, const CaptureResult *c)
 {
-        uint8_t *bytes = malloc(c->copy.n ?: 1);
+        uint8_t *bytes = malloc(c->copy.n + c->copy.other_n ?: 1);
         RecordingCapture *kept = &r->captures[r->n_captures];
 
         if (!bytes)
@@ -154,11 +158,32 @@ static int keep(Recorder *r, const CaptureResult *c)
         memcpy(bytes, c->copy.bytes, c->copy.n);
         *kept = (RecordingCapture){.mono_ns = c->mono_ns, .syscall = c->syscall, .copy = c->copy};
         kept->copy.bytes = bytes;
+        if (c->copy.other_n > 0)
+                memcpy(bytes + c->copy.n, c->copy.other_bytes, c->copy.other_n);
+        kept->copy.other_bytes = bytes + c->copy.n;
         r->n_captures++;
         log_info("capture %zu: pc %#" PRIx64 ", stack %#" PRIx64 "-%#" PRIx64 "%s", r->n_captures,
                 c->copy.regs.r[X86_RIP], c->copy.addr, c->copy.addr + c->copy.n,
                 c->shot ? ", running" : "");
         return 0;
+}
+
+/* The stack that a signal interrupted is copied only when a walk has come to it. */
+static int take_whole(Recorder *r, CaptureResult *ret)
+{
+        UnwindResult u;
+        int e;
+
+        capture_thread_set_other(r->thread, 0);
+        e = take(r, ret);
+        if (e)
+                return error_trace(e);
+        u = unwind_cfi(&ret->copy, r->map, r->frames, FRAMES_MAX);
+        if (u.status != UNWIND_OTHER_STACK)
+                return 0;
+        capture_release(r->thread);
+        capture_thread_set_other(r->thread, u.need_addr);
+        return error_trace(take(r, ret));
 }
 
 static int take_all(Recorder *r)
@@ -174,7 +199,7 @@ static int take_all(Recorder *r)
                 while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) == EINTR)
                         ;
                 due_mono_ns += r->options->interval_ms * NS_PER_MS;
-                e = take(r, &c);
+                e = take_whole(r, &c);
                 if (e)
                         return error_trace(e);
                 if (!space_equal(&c.space, &r->space)) {
@@ -210,6 +235,17 @@ static void address_note(const Recorder *r, const Module *m, uint64_t addr, Addr
                 a->vaddrs[a->n++] = module_vaddr(m, addr - mapping->start + mapping->offset);
 }
 
+static void addresses_note(const Recorder *r, const Module *m, uint64_t addr, const uint8_t *bytes,
+        size_t n, Addresses *a)
+{
+        for (size_t at = -addr % 8; n >= 8 && at <= n - 8; at += 8) {
+                uint64_t word;
+
+                memcpy(&word, bytes + at, 8);
+                address_note(r, m, word, a);
+        }
+}
+
 /* Where in the module any word of a stack, or a register, points to. What no word points to, no
  * walk can come to. */
 static int addresses_find(const Recorder *r, const Module *m, Addresses *ret)
@@ -217,7 +253,7 @@ static int addresses_find(const Recorder *r, const Module *m, Addresses *ret)
         size_t n = 0;
 
         for (size_t i = 0; i < r->n_captures; i++)
-                n += N_REGS + r->captures[i].copy.n / 8;
+                n += N_REGS + r->captures[i].copy.n / 8 + r->captures[i].copy.other_n / 8;
         ret->vaddrs = calloc(n, sizeof(*ret->vaddrs));
         if (!ret->vaddrs)
                 return error_origin(-ENOMEM);
@@ -226,12 +262,8 @@ static int addresses_find(const Recorder *r, const Module *m, Addresses *ret)
 
                 for (unsigned reg = 0; reg < N_REGS; reg++)
                         address_note(r, m, c->regs.r[reg], ret);
-                for (size_t at = (8 - c->addr % 8) % 8; c->n >= 8 && at <= c->n - 8; at += 8) {
-                        uint64_t word;
-
-                        memcpy(&word, c->bytes + at, 8);
-                        address_note(r, m, word, ret);
-                }
+                addresses_note(r, m, c->addr, c->bytes, c->n, ret);
+                addresses_note(r, m, c->other_addr, c->other_bytes, c->other_n, ret);
         }
         return 0;
 }
@@ -330,6 +362,9 @@ int recorder_run(const Config *config, const RecorderOptions *options)
         if (!r)
                 return error_origin(-ENOMEM);
         r->options = options;
+        r->frames = calloc(FRAMES_MAX, sizeof(*r->frames));
+        if (!r->frames)
+                return error_origin(-ENOMEM);
         log_warning("%s will hold what is on the stack of process %d, secrets and all",
                 options->path, (int)options->pid);
         e = open_capture(r, config);

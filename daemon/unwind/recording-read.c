@@ -146,6 +146,19 @@ static int read_capture(Reader *r, Cursor c)
         return 0;
 }
 
+static int read_other(Reader *r, Cursor c)
+{
+        Recording *rec = r->recording;
+        StackCopy *copy = rec->n_captures > 0 ? &rec->captures[rec->n_captures - 1].copy : NULL;
+
+        if (!copy || copy->other_bytes || !take(&c, &copy->other_addr, 8) ||
+                left(&c) > UINT64_MAX - copy->other_addr)
+                return RECORDING_E_BAD;
+        copy->other_n = left(&c);
+        copy->other_bytes = c.p;
+        return 0;
+}
+
 static int read_record(Reader *r, uint32_t type, Cursor body)
 {
         switch (type) {
@@ -157,6 +170,8 @@ static int read_record(Reader *r, uint32_t type, Cursor body)
                 return read_map(r, body);
         case RECORDING_CAPTURE:
                 return read_capture(r, body);
+        case RECORDING_OTHER:
+                return read_other(r, body);
         default:
                 return 0;
         }

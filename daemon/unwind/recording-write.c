@@ -113,6 +113,11 @@ void recording_write_capture(FILE *f, const RecordingCapture *c)
         put(f, &c->copy.regs, sizeof(c->copy.regs));
         put_u64(f, c->copy.addr);
         put(f, c->copy.bytes, c->copy.n);
+        if (c->copy.other_n == 0)
+                return;
+        put_record(f, RECORDING_OTHER, 8 + c->copy.other_n);
+        put_u64(f, c->copy.other_addr);
+        put(f, c->copy.other_bytes, c->copy.other_n);
 }
 
 /* ---- images ---- */

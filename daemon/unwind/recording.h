@@ -25,6 +25,9 @@
  *            Just one. Modules come before; mappings ascend, counted from 0.
  *   CAPTURE  u64 mono_ns  i64 syscall  u64 × N_REGS registers  u64 addr  bytes of the stack
  *
+ *   OTHER    u64 addr  bytes of the stack that a signal interrupted
+ *            Of the CAPTURE before it.
+ *
  * Records of other types are passed over. No number of ours is reused when a body changes: that
  * would be another version.
  */
@@ -38,6 +41,7 @@ enum {
         RECORDING_MODULE,
         RECORDING_MAP,
         RECORDING_CAPTURE,
+        RECORDING_OTHER,
 };
 
 enum {

@@ -55,7 +55,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 const StackCopy *copy = &r->captures[i].copy;
 
                 check_inside(data, size, copy->bytes, copy->n);
-                if (copy->addr + copy->n < copy->addr)
+                if (copy->other_n > 0)
+                        check_inside(data, size, copy->other_bytes, copy->other_n);
+                if (copy->addr + copy->n < copy->addr ||
+                        copy->other_addr + copy->other_n < copy->other_addr)
                         abort();
         }
         return 0;

@@ -48,6 +48,7 @@ static Frame frames[FRAMES_MAX], cut_frames[FRAMES_MAX];
 static const char *const status_names[] = {
         [UNWIND_DONE] = "done",
         [UNWIND_TRUNCATED] = "truncated",
+        [UNWIND_OTHER_STACK] = "other-stack",
         [UNWIND_NO_MAPPING] = "no-mapping",
         [UNWIND_NO_CFI] = "no-cfi",
         [UNWIND_BROKEN] = "broken",
@@ -235,6 +236,24 @@ static bool check_cut(
         return true;
 }
 
+/* Without the copy of the other stack it says where that is. */
+static bool check_without_other(
+        const StackCopy *copy, const ProcMap *map, const UnwindResult *whole)
+{
+        StackCopy alone = *copy;
+        UnwindResult r;
+
+        if (copy->other_n == 0)
+                return true;
+        alone.other_n = 0;
+        r = unwind_cfi(&alone, map, cut_frames, FRAMES_MAX);
+        if (whole->other && r.status == UNWIND_OTHER_STACK &&
+                r.need_addr - copy->other_addr < copy->other_n)
+                return true;
+        printf("without the other stack: %zu frames, %s\n", r.n_frames, status_names[r.status]);
+        return false;
+}
+
 int main(int argc, char **argv)
 {
         Recording *r = NULL;
@@ -258,6 +277,7 @@ int main(int argc, char **argv)
 
                 printf("capture %zu: %zu bytes, %zu frames\n", i, copy->n, u.n_frames);
                 right = check(&u, e) && right;
+                right = check_without_other(copy, r->map, &u) && right;
                 for (size_t n = copy->n; n > 0; n = n / 16 * 15 / 8 * 8)
                         right = check_cut(copy, r->map, &u, n) && right;
         }
