@@ -115,6 +115,7 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         s->queued_sched_ns = t->sched_info.last_queued;
         s->fsbase = t->thread.fsbase;
         s->copied = 0;
+        s->other_copied = 0;
         s->n_kstack = 0;
         s->ustack_id = -1;
         s->kstack_id = -1;
@@ -174,6 +175,13 @@ static long note_stack(struct task_struct *t, struct vm_area_struct *vma, struct
         return 0;
 }
 
+static long note_other(struct task_struct *t, struct vm_area_struct *vma, struct swp_slot **ctx)
+{
+        if (!vma->vm_file && !(vma->vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP)))
+                (*ctx)->other_end = vma->vm_end;
+        return 0;
+}
+
 /* Return: SWP_COPIED: may be copied, SWP_UNSTABLE: the mappings are being changed, SWP_FAULT. */
 static __always_inline __u32 find_stack(struct swp_slot *s, struct task_struct *t)
 {
@@ -204,6 +212,8 @@ static __always_inline void fill_stack(
         s->copy_addr = begin;
         if (n > SWP_STACK_BYTES)
                 n = SWP_STACK_BYTES;
+        if (s->other_addr && n > SWP_OTHER_AT)
+                n = SWP_OTHER_AT;
         barrier_var(n);
         if (n > SWP_STACK_BYTES)
                 return;
@@ -227,6 +237,35 @@ static __always_inline void fill_stack(
                         break;
                 offset += part;
                 s->copied = offset;
+        }
+}
+
+/* Copies the stack that a signal interrupted, page by page up to `end`, or the first that cannot be
+ * read. */
+static __always_inline void fill_other(
+        struct swp_slot *s, struct swp_buffer *b, struct task_struct *t, __u64 end)
+{
+        __u64 begin = s->other_addr, n = SWP_OTHER_BYTES, offset = 0;
+
+        if (begin >= end)
+                return;
+        if (n > end - begin)
+                n = end - begin;
+        for (int i = 0; i <= SWP_OTHER_BYTES / PAGE_BYTES; i++) {
+                __u64 part = PAGE_BYTES - ((begin + offset) & (PAGE_BYTES - 1));
+
+                if (offset >= n)
+                        break;
+                if (part > n - offset)
+                        part = n - offset;
+                barrier_var(offset);
+                barrier_var(part);
+                if (offset > SWP_OTHER_BYTES - PAGE_BYTES || part > PAGE_BYTES)
+                        break;
+                if (copy(t, b->bytes + SWP_OTHER_AT + offset, part, begin + offset))
+                        break;
+                offset += part;
+                s->other_copied = offset;
         }
 }
 
@@ -262,6 +301,13 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
                 b = bpf_map_lookup_elem(&buffers, &index);
         if (b && found == SWP_COPIED) {
                 fill_stack(s, b, t);
+                s->other_end = 0;
+                if (s->other_addr) {
+                        struct swp_slot *noted = s;
+
+                        bpf_find_vma(t, s->other_addr, note_other, &noted, 0);
+                        fill_other(s, b, t, s->other_end);
+                }
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
 
@@ -359,8 +405,11 @@ int shot(void *ctx)
                 } else {
                         index = s->buffer;
                         b = bpf_map_lookup_elem(&buffers, &index);
-                        if (b)
+                        if (b) {
                                 fill_stack(s, b, NULL);
+                                if (s->other_addr)
+                                        fill_other(s, b, NULL, ~0ULL);
+                        }
                         if (!s->copied)
                                 status = SWP_FAULT;
                 }

@@ -13,6 +13,8 @@
 #define SWP_MAX_BUFFERS 64          /* copies in flight */
 #define SWP_RED_ZONE    128         /* bytes below sp that may be in use (psABI, 3.2.2) */
 #define SWP_NO_BUFFER   0xffffffffU
+#define SWP_OTHER_BYTES (SWP_STACK_BYTES / 2) /* of another stack: the buffer's second half */
+#define SWP_OTHER_AT    (SWP_STACK_BYTES - SWP_OTHER_BYTES)
 #define SWP_MAX_KSTACK  32 /* kernel frames kept */
 #define SWP_MAX_USTACK \
         127 /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
@@ -39,7 +41,8 @@ struct swp_slot {
         __u32 flags;          /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
-        __u32 request;        /* number of this request */
+        __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
+        __u32 request;    /* number of this request */
         /* answer */
         __u32 answered;     /* number of the request answered */
         __u32 status;       /* enum swp_status */
@@ -61,15 +64,16 @@ struct swp_slot {
         __u64 fsbase;
         __u64 stack_start; /* the mapping that sp pointed into at the last pull */
         __u64 stack_end;
-        __u64 copy_addr; /* where the copy begins: below sp by the red zone */
-        __u64 orig_ax;   /* system call number, -1: none */
-        __u64 regs[17];  /* in DWARF order, [16]: rip */
-        __u32 state;     /* task_struct.__state */
-        __u32 shot;      /* 1: taken by an interrupt in the running thread */
-        __s32 ustack_id; /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
-        __s32 kstack_id; /* SWP_F_KERNEL shots: the same for the kernel's frames */
-        __u32 n_kstack;  /* SWP_F_KERNEL pulls: kernel frames, innermost first */
-        __u32 pad32;
+        __u64 copy_addr;    /* where the copy begins: below sp by the red zone */
+        __u64 other_end;    /* of the mapping that other_addr pointed into at the last pull */
+        __u64 orig_ax;      /* system call number, -1: none */
+        __u64 regs[17];     /* in DWARF order, [16]: rip */
+        __u32 state;        /* task_struct.__state */
+        __u32 shot;         /* 1: taken by an interrupt in the running thread */
+        __s32 ustack_id;    /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
+        __s32 kstack_id;    /* SWP_F_KERNEL shots: the same for the kernel's frames */
+        __u32 n_kstack;     /* SWP_F_KERNEL pulls: kernel frames, innermost first */
+        __u32 other_copied; /* bytes from other_addr, in the buffer from SWP_OTHER_AT on */
         __u64 kstack[SWP_MAX_KSTACK];
 };
 
@@ -91,5 +95,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 608, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 624, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

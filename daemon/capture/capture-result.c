@@ -129,6 +129,10 @@ CaptureResult thread_result(CaptureThread *t)
         if (r.status == CAPTURE_TAKEN && t->buffer != SWP_NO_BUFFER && !r.pcs_only) {
                 r.copy.bytes = thread_buffer(t);
                 r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
+                r.copy.other_addr = s->other_addr;
+                r.copy.other_n =
+                        s->other_copied < SWP_OTHER_BYTES ? s->other_copied : SWP_OTHER_BYTES;
+                r.copy.other_bytes = r.copy.bytes + SWP_OTHER_AT;
         }
         if (r.status == CAPTURE_TAKEN) {
                 if (s->puller_sched_ns && !s->shot)

@@ -92,12 +92,14 @@ static bool thread_take_buffer(CaptureThread *t)
 void thread_drop_buffer(CaptureThread *t)
 {
         Capture *c = t->capture;
-        uint32_t copied = thread_slot(t)->copied;
+        uint32_t copied = thread_slot(t)->copied, other = thread_slot(t)->other_copied;
 
         if (t->buffer == SWP_NO_BUFFER)
                 return;
         explicit_bzero(thread_buffer(t), copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
-        thread_slot(t)->copied = 0;
+        explicit_bzero(
+                thread_buffer(t) + SWP_OTHER_AT, other < SWP_OTHER_BYTES ? other : SWP_OTHER_BYTES);
+        thread_slot(t)->copied = thread_slot(t)->other_copied = 0;
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
 }
@@ -114,6 +116,7 @@ static void thread_request(CaptureThread *t, size_t want)
         s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0);
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
+        s->other_addr = t->other_addr;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
         __atomic_store_n(&s->request, ++c->last_request, __ATOMIC_RELEASE);
@@ -294,6 +297,11 @@ void capture_thread_set_want(CaptureThread *t, size_t bytes)
 size_t capture_thread_want(const CaptureThread *t)
 {
         return t->want;
+}
+
+void capture_thread_set_other(CaptureThread *t, uint64_t sp)
+{
+        t->other_addr = sp > SWP_RED_ZONE ? sp - SWP_RED_ZONE : 0;
 }
 
 void capture_thread_forget(CaptureThread *t)

@@ -108,6 +108,9 @@ void capture_thread_set_want(CaptureThread *t, size_t bytes);
 /* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be
  * read. */
 size_t capture_thread_want(const CaptureThread *t);
+/* From now on the stack is copied that a signal interrupted where the stack pointer was `sp`, as
+ * far as half a buffer goes, and of the thread's own stack not more than that; 0: no more. */
+void capture_thread_set_other(CaptureThread *t, uint64_t sp);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 

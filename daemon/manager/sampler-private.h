@@ -102,6 +102,7 @@ struct Target {
         size_t heap_index;    /* SIZE_MAX: in no heap */
         bool taking;          /* due, and counted as such */
         bool shot_out;
+        bool other_asked; /* for a copy of another stack, for this sample */
         unsigned n_unstable;
         uint64_t stack_id; /* of its newest sample, 0: none yet */
         /* That stack, if it was unwound in full, for comparing. */

@@ -79,6 +79,7 @@ static void count_unwound(UnwindStatus status)
         static const CounterId counters[] = {
                 [UNWIND_DONE] = COUNTER_STACKS_UNWOUND,
                 [UNWIND_TRUNCATED] = COUNTER_STACKS_TRUNCATED,
+                [UNWIND_OTHER_STACK] = COUNTER_STACKS_TRUNCATED,
                 [UNWIND_NO_MAPPING] = COUNTER_STACKS_NO_MAPPING,
                 [UNWIND_NO_CFI] = COUNTER_STACKS_NO_CFI,
                 [UNWIND_BROKEN] = COUNTER_STACKS_BROKEN,
@@ -86,6 +87,16 @@ static void count_unwound(UnwindStatus status)
         };
 
         counter_add(counters[status], 1);
+}
+
+/* Whether a handler runs on a stack of its own, and what it interrupted is to be copied, may change
+ * with each sample. */
+static void want_other(Target *t, const UnwindResult *u)
+{
+        if (u->status == UNWIND_OTHER_STACK)
+                capture_thread_set_other(t->thread, u->need_addr);
+        else if (!u->other)
+                capture_thread_set_other(t->thread, 0);
 }
 
 /* ---- parked captures ---- */
@@ -181,6 +192,11 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                 target_set_stack(t, map, u.n_frames);
         if (u.status == UNWIND_DONE && t && t->thread)
                 target_size(t);
+        if (map && t && t->thread) {
+                want_other(t, &u);
+                if (u.status == UNWIND_OTHER_STACK)
+                        capture_thread_forget(t->thread);
+        }
         /* A sleeping thread would repeat the stack that could not be had. */
         if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
                 capture_thread_forget(t->thread);
@@ -228,6 +244,11 @@ SampleFate process_take_sample(
         u = unwind(p->sampler, result, p->map);
         if (u.status == UNWIND_NO_MAPPING)
                 return park(p, t, result, time);
+        want_other(t, &u);
+        if (u.status == UNWIND_OTHER_STACK && !result->shot && !t->other_asked) {
+                t->other_asked = true;
+                return SAMPLE_LARGER;
+        }
         if (u.status == UNWIND_TRUNCATED) {
                 /* A copy that is shorter than it was to be ends with its mapping, or at a page that
                  * cannot be read. */

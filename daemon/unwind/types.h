@@ -41,6 +41,11 @@ typedef struct StackCopy {
         uint64_t addr;
         size_t n;
         const uint8_t *bytes;
+        /* The same of the stack that a signal interrupted, where its handler has another one;
+         * other_n 0: not copied. */
+        uint64_t other_addr;
+        size_t other_n;
+        const uint8_t *other_bytes;
 } StackCopy;
 
 struct Module;

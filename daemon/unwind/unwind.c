@@ -4,8 +4,9 @@
 #include "unwind/unwind.h"
 
 enum {
-        RED_ZONE = 128,           /* psABI, 3.2.2: below rsp, in use all the same */
-        STACK_SPAN_MAX = 8 << 20, /* of one stack from rsp up: further away is another stack */
+        RED_ZONE = 128,             /* psABI, 3.2.2: below rsp, in use all the same */
+        STACK_SPAN_MAX = 8 << 20,   /* of one stack from rsp up: further away is another stack */
+        SIGNAL_SPAN_MAX = 64 << 10, /* the same where a signal came: no copy goes further anyway */
 
         /* psABI, figure 3.4: a function keeps these for its caller */
         CALLEE_SAVED = 1 << X86_RBX | 1 << X86_RBP | 1 << X86_R12 | 1 << X86_R13 | 1 << X86_R14 |
@@ -19,6 +20,9 @@ enum {
 /* Where the walk is: registers of a frame. */
 typedef struct Walk {
         const StackCopy *copy;
+        uint64_t addr; /* of the stack that it is on: [addr, addr + n) */
+        size_t n;
+        const uint8_t *bytes; /* NULL: it was not copied, addr is the stack pointer */
         const ProcMap *map;
         const Mapping *mapping; /* of the last pc, mostly the next one's, too */
         UnwindRegs regs;
@@ -46,18 +50,21 @@ static Stop stop(Walk *w, UnwindStatus status)
 
 static Stop read_word(Walk *w, uint64_t addr, uint64_t *ret)
 {
-        const StackCopy *c = w->copy;
-        uint64_t at = addr - c->addr;
+        uint64_t at = addr - w->addr;
 
-        if (addr < c->addr || addr % 8 != 0)
+        if (!w->bytes) {
+                w->result.need_addr = w->addr;
+                return stop(w, UNWIND_OTHER_STACK);
+        }
+        if (addr < w->addr || addr % 8 != 0)
                 return stop(w, UNWIND_BROKEN);
-        if (at >= c->n || c->n - at < 8) {
+        if (at >= w->n || w->n - at < 8) {
                 if (at > STACK_SPAN_MAX - 8)
                         return stop(w, UNWIND_BROKEN);
                 w->result.need_end = addr + 8;
                 return stop(w, UNWIND_TRUNCATED);
         }
-        memcpy(ret, c->bytes + at, 8);
+        memcpy(ret, w->bytes + at, 8);
         return GO_ON;
 }
 
@@ -119,7 +126,7 @@ static Stop find_cfa(Walk *w, const CfiRule *rule, uint64_t *ret)
  * saved there is lost: GCC's rules stay on registers that have been popped already. */
 static Stop read_saved(Walk *w, uint64_t addr, uint64_t *ret, bool *ret_valid)
 {
-        if (addr < w->copy->addr && w->copy->addr - addr <= RED_ZONE) {
+        if (addr < w->addr && w->addr - addr <= RED_ZONE && w->bytes) {
                 *ret_valid = false;
                 return GO_ON;
         }
@@ -153,6 +160,24 @@ static Stop find_register(
         return GO_ON;
 }
 
+/* The stack that a signal interrupted: the same one mostly. */
+static void find_stack(Walk *w, uint64_t sp)
+{
+        const StackCopy *c = w->copy;
+
+        if (sp >= w->addr && sp - w->addr <= SIGNAL_SPAN_MAX)
+                return;
+        w->result.other = true;
+        w->addr = sp;
+        w->n = 0;
+        w->bytes = NULL;
+        if (sp < c->other_addr || sp - c->other_addr >= c->other_n)
+                return;
+        w->addr = c->other_addr;
+        w->n = c->other_n;
+        w->bytes = c->other_bytes;
+}
+
 static Stop step_signal(Walk *w)
 {
         static const uint8_t order[] = {X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14,
@@ -167,6 +192,7 @@ static Stop step_signal(Walk *w)
         w->regs = regs;
         w->valid = ALL_VALID;
         w->low = regs.r[X86_RSP]; /* of whichever stack was interrupted */
+        find_stack(w, regs.r[X86_RSP]);
         w->exact = true;
         return GO_ON;
 }
@@ -233,6 +259,9 @@ static Stop step_fp(Walk *w)
 static Walk walk_begin(const StackCopy *copy, const ProcMap *map, Frame *frames, size_t n_max)
 {
         return (Walk){.copy = copy,
+                .addr = copy->addr,
+                .n = copy->n,
+                .bytes = copy->bytes,
                 .map = map,
                 .regs = copy->regs,
                 .valid = ALL_VALID,

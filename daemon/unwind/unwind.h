@@ -11,20 +11,24 @@
  */
 
 typedef enum UnwindStatus {
-        UNWIND_DONE,       /* the root was reached */
-        UNWIND_TRUNCATED,  /* the copy ended before the stack did: *ret_need says up to where it is
+        UNWIND_DONE,        /* the root was reached */
+        UNWIND_TRUNCATED,   /* the copy ended before the stack did: *ret_need says up to where it is
                               wanted */
-        UNWIND_NO_MAPPING, /* a pc outside of every executable mapping (perhaps the map is out of
+        UNWIND_OTHER_STACK, /* a signal came on another stack, of which there is no copy: need_addr
+                             tells where it is */
+        UNWIND_NO_MAPPING,  /* a pc outside of every executable mapping (perhaps the map is out of
                               date) */
-        UNWIND_NO_CFI,     /* a pc in a file without unwind information there */
-        UNWIND_BROKEN,     /* the CFA did not rise, misaligned or wild values */
-        UNWIND_TOO_DEEP,   /* max_frames reached: frames hold the innermost part */
+        UNWIND_NO_CFI,      /* a pc in a file without unwind information there */
+        UNWIND_BROKEN,      /* the CFA did not rise, misaligned or wild values */
+        UNWIND_TOO_DEEP,    /* max_frames reached: frames hold the innermost part */
 } UnwindStatus;
 
 typedef struct UnwindResult {
         UnwindStatus status;
         size_t n_frames;
         uint64_t need_end; /* UNWIND_TRUNCATED: the address up to which bytes are needed at least */
+        uint64_t need_addr; /* UNWIND_OTHER_STACK: the stack pointer there */
+        bool other;         /* the walk came to the other stack, copied or not */
         uint64_t
                 bad_pc; /* NO_MAPPING, NO_CFI, BROKEN: the pc of the frame that could not be left */
 } UnwindResult;

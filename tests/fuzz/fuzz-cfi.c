@@ -17,6 +17,7 @@ enum {
 
 #define TEXT  0x400000UL
 #define STACK 0x7ffc00000000UL
+#define OTHER 0x7ffb00000000UL
 
 static const char maps[] = "400000-800000 r-xp 00000000 fe:00 7 /file\n"
                            "a00000-a01000 r-xp 00000000 00:00 0 \n";
@@ -25,7 +26,13 @@ static void walk(const uint8_t *bytes, CfiTable *t)
 {
         ModuleSegment segment = {.filesz = 0x400000};
         Module *m = module_new("file", t, 1, &segment);
-        StackCopy copy = {.addr = STACK, .n = STACK_SIZE, .bytes = bytes + sizeof(copy.regs)};
+        /* The other stack has the same bytes. */
+        StackCopy copy = {.addr = STACK,
+                .n = STACK_SIZE,
+                .bytes = bytes + sizeof(copy.regs),
+                .other_addr = OTHER,
+                .other_n = STACK_SIZE,
+                .other_bytes = bytes + sizeof(copy.regs)};
         Frame frames[FRAMES_MAX];
         ProcMap *map = NULL;
         UnwindResult r;
@@ -36,7 +43,8 @@ static void walk(const uint8_t *bytes, CfiTable *t)
         map->mappings[0].module = m;
         r = unwind_cfi(&copy, map, frames, FRAMES_MAX);
         if (r.n_frames > FRAMES_MAX ||
-                (r.status == UNWIND_TRUNCATED && r.need_end <= STACK + STACK_SIZE))
+                (r.status == UNWIND_TRUNCATED && !r.other && r.need_end <= STACK + STACK_SIZE) ||
+                (r.status == UNWIND_OTHER_STACK && !r.other))
                 abort();
         r = unwind_fp(&copy, map, frames, FRAMES_MAX);
         if (r.n_frames > FRAMES_MAX)

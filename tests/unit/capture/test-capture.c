@@ -76,6 +76,16 @@ static void *sleeper(void *userdata)
         return cookie[0] ? NULL : t;
 }
 
+/* With more on its stack than any copy. */
+static void *deep_sleeper(void *userdata)
+{
+        volatile char local[100000];
+
+        memset((char *)local, 1, sizeof(local));
+        sleeper(userdata);
+        return local[0] ? NULL : userdata;
+}
+
 static void *spinner(void *userdata)
 {
         Thread *t = userdata;
@@ -338,6 +348,59 @@ ParameterizedTest(int *backend, capture, refuses_memory_that_could_block)
                 thread_stop(&t);
         }
         close(uffd);
+        close(fd);
+}
+
+/* The stack that a signal interrupted: half a buffer of it, as far as it goes, and no memory that
+ * could block. */
+BACKENDS(capture, copies_another_stack)
+ParameterizedTest(int *backend, capture, copies_another_stack)
+{
+        enum { SIZE = 65536, HALF = 32768 };
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        /* What is behind it must be another mapping. */
+        uint8_t *other = map_stack(SIZE + 4096, -1, MAP_PRIVATE | MAP_ANONYMOUS);
+        static const uint8_t zeros[HALF];
+        int fd = memfd_create("stack", MFD_CLOEXEC);
+        const uint8_t *file;
+        CaptureResult r;
+        Thread t;
+
+        cr_assert(munmap(other + SIZE, 4096) == 0);
+        for (int i = 0; i < SIZE; i++)
+                other[i] = (uint8_t)(i % 251 + 1);
+        cr_assert(fd >= 0 && ftruncate(fd, SIZE) == 0);
+        file = map_stack(SIZE, fd, MAP_PRIVATE);
+        thread_start(&t, deep_sleeper);
+        ct = follow(c, &t);
+        capture_thread_set_want(ct, 65536);
+        for (int begin = 0; begin < SIZE; begin += 20008) {
+                int n = SIZE - begin < HALF ? SIZE - begin : HALF;
+
+                capture_thread_set_other(ct, (uintptr_t)other + begin + RED_ZONE);
+                capture_thread_forget(ct);
+                cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+                cr_assert_eq(r.copy.n, HALF);
+                cr_assert_eq(r.copy.other_addr, (uintptr_t)other + begin);
+                /* Page by page: its last one may be left out. */
+                cr_assert(r.copy.other_n <= (size_t)n && r.copy.other_n + 4096 > (size_t)n,
+                        "%zu of %d bytes", r.copy.other_n, n);
+                cr_assert_arr_eq(r.copy.other_bytes, other + begin, r.copy.other_n);
+                capture_release(ct);
+                cr_assert_arr_eq(r.copy.other_bytes, zeros, r.copy.other_n);
+        }
+        capture_thread_set_other(ct, (uintptr_t)file + RED_ZONE);
+        capture_thread_forget(ct);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.copy.other_n, 0);
+        capture_thread_set_other(ct, 0);
+        capture_thread_forget(ct);
+        cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
+        cr_assert_eq(r.copy.other_n, 0);
+        cr_assert_eq(r.copy.n, 65536);
+        thread_stop(&t);
         close(fd);
 }
 

@@ -9,6 +9,7 @@
 #include <gelf.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -200,6 +201,49 @@ static void *deep_sleeper(void *userdata)
         while (!atomic_load(&stop))
                 recurse(30);
         return NULL;
+}
+
+/* Handlers that stay, on a stack of their own. */
+static void block_in_handler(int number)
+{
+        while (!atomic_load(&stop))
+                block_here();
+}
+
+static void spin_in_handler(int number)
+{
+        spin_here();
+}
+
+static __attribute__((noinline)) void interrupted(void)
+{
+        raise(SIGUSR1);
+        __asm__ volatile("");
+}
+
+static void *interrupt(void (*handler)(int))
+{
+        static char other[65536] __attribute__((aligned(4096)));
+        stack_t alternate = {.ss_sp = other, .ss_size = sizeof(other)};
+        struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+
+        sigaltstack(&alternate, NULL);
+        sigaction(SIGUSR1, &action, NULL);
+        atomic_store(&tid, (int)syscall(SYS_gettid));
+        interrupted();
+        alternate.ss_flags = SS_DISABLE;
+        sigaltstack(&alternate, NULL);
+        return NULL;
+}
+
+static void *interrupted_sleeper(void *userdata)
+{
+        return interrupt(block_in_handler);
+}
+
+static void *interrupted_spinner(void *userdata)
+{
+        return interrupt(spin_in_handler);
 }
 
 /* ---- the sampler ---- */
@@ -451,6 +495,34 @@ Test(sampler, deep_stack_is_copied_anew)
         cr_assert_eq(counter_get(COUNTER_STACKS_TRUNCATED), 0);
         drop(&stack);
         end();
+}
+
+/* What the handler interrupted is on another stack: a sample or two later, that is known. */
+static void check_interrupted(void *(*start)(void *), const void *innermost)
+{
+        SamplerEvent stack;
+
+        begin(start, UNWIND_MODE_DWARF);
+        add(1);
+        for (;;) {
+                stack = next_of(SAMPLER_STACK);
+                if (!stack.failed && has_function(&stack, innermost))
+                        break;
+                drop(&stack);
+        }
+        cr_assert(has_function(&stack, interrupted));
+        drop(&stack);
+        end();
+}
+
+Test(sampler, sleeps_in_a_handler_on_another_stack, .timeout = 60)
+{
+        check_interrupted(interrupted_sleeper, block_here);
+}
+
+Test(sampler, runs_in_a_handler_on_another_stack, .timeout = 60)
+{
+        check_interrupted(interrupted_spinner, spin_here);
 }
 
 /* The map comes late: the copy was large enough all the same. */

@@ -427,3 +427,43 @@ WALK_TEST(signal)
         cr_assert_eq(w.frames[2].vaddr, 0x3000 + 2 * REGION);
         end(&w);
 }
+
+/* A signal that came on another stack, which was copied or was not. */
+WALK_TEST(other_stack)
+{
+        const uint64_t other_addr = STACK - (1 << 20);
+        uint64_t other[8] = {0, 0, RET(0), 0};
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] = rule_of(X86_RSP, 8);
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_SIGNAL};
+        w.words[0] = RET(1);
+        w.words[1 + 5 + 15] = other_addr + 16; /* ucontext at word 1: rsp */
+        w.words[1 + 5 + 16] = TEXT;            /* rip */
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 3);
+        cr_assert_eq(w.r.need_addr, other_addr + 16);
+        cr_assert(w.r.other);
+        w.copy.other_addr = other_addr;
+        w.copy.other_n = sizeof(other);
+        w.copy.other_bytes = (const uint8_t *)other;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 4);
+        cr_assert(w.r.other);
+        /* The copy ends too early, or is of somewhere else by now. */
+        w.copy.other_n = 24;
+        walk(&w);
+        expect(&w, UNWIND_TRUNCATED, 4);
+        cr_assert_eq(w.r.need_end, other_addr + 32);
+        w.copy.other_n = 16;
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 3);
+        cr_assert_eq(w.r.need_addr, other_addr + 16);
+        /* Too far away to be the same stack, though above it. */
+        w.words[1 + 5 + 15] = STACK + (1 << 20);
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 3);
+        cr_assert_eq(w.r.need_addr, STACK + (1 << 20));
+        end(&w);
+}
