@@ -621,6 +621,9 @@ ParameterizedTest(int *backend, capture, ends_with_a_shot_out)
         ct = follow(c, &t);
         pull_running(c, ct);
         thread_stop(&t);
+        /* It is joined before the kernel has let go of it. */
+        while (syscall(SYS_tgkill, getpid(), t.tid, 0) == 0)
+                sched_yield();
         capture_cancel(ct, &r);
         cr_assert(capture_pull(c, &ct, 1, &r) == 0);
         cr_assert_eq(r.status, CAPTURE_GONE);
