@@ -2,6 +2,8 @@
 """A real daemon with a configuration of its own, beside an OAP peer and instrumented programs.
 
 The build directory comes from SWPROFD_BUILD (set by meson). Everything lives in one temporary directory.
+SWPROFD_TEST_SLOW: how many times slower than a real machine an emulated one is taken to be. Periods, programs and
+timeouts are that much longer there.
 """
 
 import json
@@ -17,6 +19,7 @@ import unittest
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ["SWPROFD_BUILD"])
+SLOW = int(os.environ.get("SWPROFD_TEST_SLOW", "1"))
 sys.path.insert(0, str(TESTS / "peer"))
 
 from harness import Peer  # noqa: E402
@@ -24,7 +27,7 @@ from harness import Peer  # noqa: E402
 
 def wait_until(predicate, timeout, what="condition"):
     """Polls until the predicate gives something true, and returns that."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOW
     while True:
         value = predicate()
         if value:
@@ -154,7 +157,7 @@ class SwprofdTest(unittest.TestCase):
         self.start_daemon()
 
     def start_oap(self):
-        self.peer = Peer().start()
+        self.peer = Peer().start(timeout=15 * SLOW)
         self.addCleanup(self.peer.stop)
 
     def start_daemon(self):
@@ -206,6 +209,13 @@ class SwprofdTest(unittest.TestCase):
             return not any(s["segment"] == segment for s in status["slots"]) and c["snapshots_queued"] == over
         wait_until(settled, 15, "the slot to be free and the buffer to be empty")
         return self.snapshots(segment)
+
+    def lost(self):
+        """How many due samples were lost, as counted by cause: few, and only while the machine is very busy."""
+        c = self.daemon.counters()
+        lost = sum(c[f"samples_{cause}"] for cause in ("late", "unstable", "fault", "queue_full", "no_stack"))
+        self.assertLessEqual(lost, c["samples_due"] / 2, c)
+        return lost
 
     def assert_contiguous(self, snapshots):
         self.assertEqual([s["sequence"] for s in snapshots], list(range(len(snapshots))))

@@ -4,7 +4,7 @@
 import unittest
 
 from swprofd_test import SwprofdTest
-from test_truth import function
+from test_truth import PERIOD_MS, function
 
 
 class Stacks(SwprofdTest):
@@ -13,12 +13,13 @@ class Stacks(SwprofdTest):
     program_name = "diagram"
 
     def profile(self):
-        self.peer.create_task("diagram", "/diagram", count=2)
+        self.peer.create_task("diagram", "/diagram", period=PERIOD_MS, count=2)
         lines = self.program(self.program_name, "diagram", "one", 2).finish()
         runs = [(t, self.settled_snapshots(t["segment"])) for t in lines]
+        lost = self.lost()
         for t, got in runs:
             self.assert_contiguous(got)
-            self.assertGreaterEqual(len(got), int(t["A"] / 10) - 1)
+            self.assertGreaterEqual(len(got), int(t["A"] / PERIOD_MS) - 1 - lost)
         return [s["stack"] for _, got in runs for s in got]
 
 

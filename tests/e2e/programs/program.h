@@ -40,6 +40,14 @@ static inline void sleep_ms(unsigned ms)
                 ;
 }
 
+/* For how long the program is to sleep where a real machine would for that long (SWPROFD_TEST_SLOW). */
+static inline unsigned slow_ms(unsigned ms)
+{
+        const char *slow = getenv("SWPROFD_TEST_SLOW");
+
+        return slow ? ms * (unsigned)atoi(slow) : ms;
+}
+
 static inline struct swprof *connect_daemon(const char *service, const char *instance)
 {
         struct swprof_options options = {};

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -37,6 +38,14 @@ static Config config_of(int backend)
         return (Config){.capture_backend = backend,
                 .capture_max_stack_bytes = 65536,
                 .capture_max_targets = 1024};
+}
+
+/* How often a test is to try: less often on a machine that is that many times slower. */
+static int rounds(int n)
+{
+        const char *slow = getenv("SWPROFD_TEST_SLOW");
+
+        return slow && atoi(slow) > 1 ? n / atoi(slow) : n;
 }
 
 static Capture *new_capture(const Config *config)
@@ -483,13 +492,14 @@ ParameterizedTest(int *backend, capture, never_torn)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        const int n_captures = rounds(3000);
         CaptureResult r;
         Thread t;
 
         thread_start(&t, writer);
         ct = follow(c, &t);
         capture_thread_set_want(ct, N_WORDS * 8 + 4096);
-        for (int n = 0; n < 3000;) {
+        for (int n = 0; n < n_captures;) {
                 uint64_t words[N_WORDS], number;
 
                 cr_assert(capture_pull(c, &ct, 1, &r) == 0);
@@ -624,13 +634,14 @@ ParameterizedTest(int *backend, capture, running_thread)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        const int n = rounds(200);
         CaptureResult r, again;
         void *userdata;
         Thread t;
 
         thread_start(&t, spinner);
         ct = follow(c, &t);
-        for (int i = 0; i < 200; i++) {
+        for (int i = 0; i < n; i++) {
                 pull_running(c, ct);
                 cr_assert(wait_shot(c, ct, &r), "shot %d", i);
                 cr_assert(r.status == CAPTURE_TAKEN && r.shot && r.copy.n > 0);
@@ -650,13 +661,14 @@ ParameterizedTest(int *backend, capture, cancelled_shots)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        const int n = rounds(200);
         CaptureResult r, again;
         void *userdata;
         Thread t;
 
         thread_start(&t, spinner);
         ct = follow(c, &t);
-        for (int i = 0; i < 200; i++) {
+        for (int i = 0; i < n; i++) {
                 pull_running(c, ct);
                 if (capture_cancel(ct, &r))
                         cr_assert_eq(r.status, CAPTURE_TAKEN);
@@ -685,12 +697,13 @@ ParameterizedTest(int *backend, capture, announced_too_late)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        const int n = rounds(100);
         struct pollfd p = {.fd = capture_fd(c), .events = POLLIN};
         Thread t;
 
         thread_start(&t, spinner);
         ct = follow(c, &t);
-        for (int i = 0; i < 100; i++) {
+        for (int i = 0; i < n; i++) {
                 CaptureResult r;
                 uint64_t begin_ns;
 
@@ -722,6 +735,9 @@ ParameterizedTest(int *backend, capture, ends_with_a_shot_out)
         ct = follow(c, &t);
         pull_running(c, ct);
         thread_stop(&t);
+        /* It is joined before the kernel has let go of it. */
+        while (syscall(SYS_tgkill, getpid(), t.tid, 0) == 0)
+                sched_yield();
         capture_cancel(ct, &r);
         cr_assert(capture_pull(c, &ct, 1, &r) == 0);
         cr_assert_eq(r.status, CAPTURE_GONE);
