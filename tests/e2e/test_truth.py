@@ -25,12 +25,15 @@ class Truth(SwprofdTest):
         self.peer.create_task("threads", "/threads", period=PERIOD_MS, count=9)
         program = self.program("two-threads", "threads", "one", 5000)
         truth = {line["name"]: line for line in program.finish()}
+        # A thread needs a CPU to stop for ptrace: while it has none, its samples are lost, and counted so.
+        ptrace = self.daemon.status()["capture"]["backend"] == "ptrace"
+        unstable = self.daemon.counters()["samples_unstable"] if ptrace else 0
         for name, leaf, inside in (("cpu", "burn", "work"), ("recv", "recv", "wait_for_peer")):
             with self.subTest(thread=name):
                 t = truth[name]
                 got = self.settled_snapshots(t["segment"])
                 due = int((t["end"] - t["start"]) / PERIOD_MS)
-                self.assertGreaterEqual(len(got), due * 0.99)
+                self.assertGreaterEqual(len(got), due * 0.99 - unstable)
                 self.assertLessEqual(len(got), due + 2)
                 self.assert_contiguous(got)
                 self.assertGreaterEqual(got[0]["time"], int(t["start"]))
