@@ -16,8 +16,8 @@
 #include "util/list.h"
 #include "util/time.h"
 
-/* Other threads wait for their samples meanwhile. */
-#define STOP_WAIT_NS (300 * NS_PER_US)
+/* Most stop within some 10 µs; one that does not may need the very CPU that we wait on. */
+#define STOP_WAIT_NS (80 * NS_PER_US)
 /* How long a thread may stand that stopped later. */
 #define LET_GO_NS (2 * NS_PER_MS)
 
@@ -27,6 +27,7 @@ typedef struct Follow {
         Tracee tracee;
         ListLink seized_link; /* in CapturePtrace.seized: was to stop, and has not yet */
         bool left;            /* nobody's any more, but that */
+        bool asked_again; /* since the timer last expired: a capture may take it when it stands */
         /* The newest copy: what has to be the same for the stack to be the same. */
         ProcPlace place;
         size_t n;
@@ -122,14 +123,15 @@ static void follow_resume(CapturePtrace *p, Follow *f)
                 keep_seized(p, f);
 }
 
-void capture_ptrace_let_go(CapturePtrace *p)
+static void let_go(CapturePtrace *p)
 {
         Follow *f, *next;
-        uint64_t n;
 
-        if (read(p->timer_fd, &n, sizeof(n)) < 0 && list_empty(&p->seized))
-                return;
         list_for_each_safe (f, next, &p->seized, seized_link) {
+                if (f->asked_again && !f->left) {
+                        f->asked_again = false;
+                        continue;
+                }
                 if (tracee_stop(&f->tracee, 0) == 0)
                         tracee_resume(&f->tracee);
                 if (f->tracee.seized)
@@ -140,6 +142,14 @@ void capture_ptrace_let_go(CapturePtrace *p)
         }
         if (list_empty(&p->seized))
                 set_timer(p, 0);
+}
+
+void capture_ptrace_let_go(CapturePtrace *p)
+{
+        uint64_t n;
+
+        if (read(p->timer_fd, &n, sizeof(n)) == sizeof(n))
+                let_go(p);
 }
 
 /* ---- captures ---- */
@@ -267,6 +277,7 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         if (r) {
                 if (f->tracee.seized)
                         keep_seized(p, f);
+                f->asked_again = true;
                 return r == TRACEE_E_GONE ? SWP_GONE : SWP_UNSTABLE;
         }
         list_remove(&f->seized_link);
@@ -315,7 +326,7 @@ void capture_ptrace_leave(CapturePtrace *p, uint32_t slot)
         p->follows[slot] = NULL;
         f->left = true;
         if (f->tracee.seized)
-                capture_ptrace_let_go(p); /* frees it, if it stands by now */
+                let_go(p); /* frees it, if it stands by now */
         else
                 follow_free(f);
 }
@@ -329,7 +340,7 @@ CapturePtrace *capture_ptrace_free(CapturePtrace *p)
         if (p->follows)
                 for (unsigned i = 0; i < p->n_slots; i++)
                         capture_ptrace_leave(p, i);
-        capture_ptrace_let_go(p);
+        let_go(p);
         list_for_each_safe (f, next, &p->seized, seized_link) {
                 list_remove(&f->seized_link);
                 follow_free(f);

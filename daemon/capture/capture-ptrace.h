@@ -15,7 +15,9 @@
  * A thread that was copied before is not stopped again while it has not been given a CPU since it
  * was seen waiting; nor if it has, but waits in the same system call with the same arguments at the
  * same place, and its stack holds the same bytes: interrupting a call makes the thread run, so that
- * counting alone would find each stop of ours.
+ * counting alone would find each stop of ours. (Registers that callees save are not compared. The
+ * same return addresses lie at the same places, so they would have to differ, be needed to find
+ * those, and lead to the same ones.)
  */
 
 typedef struct CapturePtrace CapturePtrace;

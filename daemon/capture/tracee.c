@@ -8,16 +8,11 @@
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "util/error.h"
 #include "util/time.h"
 
 #define USER64_CS 0x33U /* code segment of 64-bit threads (__USER_CS) */
-
-/* Most stop within some 10 µs. After that this CPU may be what the thread is waiting for. */
-#define SPIN_NS  (20 * NS_PER_US)
-#define PAUSE_NS (10 * NS_PER_US)
 
 /* Return: 0; TRACEE_E_GONE; TRACEE_E_RUNNING. */
 static int look(Tracee *t)
@@ -61,11 +56,9 @@ int tracee_stop(Tracee *t, uint64_t wait_ns)
         for (;;) {
                 r = look(t);
                 waited = mono_now_ns() - begin;
+                /* No pause: a busy CPU comes back late. */
                 if (r != TRACEE_E_RUNNING || waited >= wait_ns)
                         return r;
-                /* Not sched_yield(): on a busy CPU that is given away for long. */
-                if (waited >= SPIN_NS)
-                        nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
         }
 }
 
