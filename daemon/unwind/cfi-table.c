@@ -5,6 +5,8 @@
 #include <gelf.h>
 #include <string.h>
 
+#include "unwind/cfi-code.h"
+#include "unwind/cfi-gap.h"
 #include "unwind/cfi-program.h"
 #include "unwind/cfi-rows.h"
 #include "unwind/cfi-table.h"
@@ -25,10 +27,8 @@ enum {
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
-        CLONE_MAX = 32,       /* bytes of clone() behind its CFI */
         GAP_MIN = 9,          /* bytes; shorter ones are the padding between functions */
-        STUB_SIZE = 16,       /* bytes in a PLT; .plt.got has two in as many */
-        STUB_PUSHED = 11,     /* where in a stub its number has been pushed */
+        CODE_MIN = 16,        /* bytes; the padding of aligned functions is shorter */
 };
 
 typedef struct Text {
@@ -445,73 +445,15 @@ static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t 
                 .vaddr = from};
 }
 
-/* The signal trampoline of a C library that writes no CFI for it (musl). */
-static int builder_trampoline(Builder *b, CfiBytes gap)
+/* Code that is neither a PLT nor covered. */
+static int builder_code(Builder *b, CfiBytes code)
 {
-        /* mov $15, %rax; syscall: rt_sigreturn */
-        static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
-        static const CfiRule rule = {.cfa = CFI_CFA_SIGNAL};
-        const uint8_t *hit = NULL;
-        uint64_t at;
-        int r;
+        bool found = false;
+        int r = cfi_gap_trampoline(&b->rows, code, &found);
 
-        if (gap.end - gap.p >= (ptrdiff_t)sizeof(code))
-                hit = memmem(gap.p, gap.end - gap.p, code, sizeof(code));
-        if (!hit)
-                return 0;
-        /* The byte before belongs to it, too: callers are looked up one byte lower. */
-        at = gap.vaddr + (hit - gap.p);
-        r = cfi_rows_add(&b->rows, at > gap.vaddr ? at - 1 : at, &rule);
-        if (r == 0)
-                r = cfi_rows_add(&b->rows, at + sizeof(code), &rule_none);
+        if (r == 0 && !found && code.end - code.p >= CODE_MIN && !cfi_rows_full(&b->rows))
+                r = cfi_code_rows(&b->rows, code);
         return error_trace(r);
-}
-
-/* [endbr64;] [bnd] jmp *offset(%rip) */
-static bool is_stub(const uint8_t *p)
-{
-        static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
-
-        if (memcmp(p, endbr64, sizeof(endbr64)) == 0)
-                p += sizeof(endbr64);
-        if (*p == 0xf2)
-                p++;
-        return p[0] == 0xff && p[1] == 0x25;
-}
-
-/* Stubs of a PLT for which the linker wrote no CFI: lld never does, GNU ld not in static programs.
- * They jump with the stack as it was when they were called, and only then may push once. */
-static int builder_stubs(Builder *b, CfiBytes gap)
-{
-        const CfiRule rule = {.cfa = CFI_CFA_PLT,
-                .cfa_reg = X86_RSP,
-                .cfa_offset = STUB_PUSHED,
-                .how = {[X86_RIP] = CFI_REG_OFFSET},
-                .offset = {[X86_RIP] = -8}};
-        int r = 0;
-
-        for (; r == 0 && gap.end - gap.p >= STUB_SIZE && !cfi_rows_full(&b->rows);
-                gap.p += STUB_SIZE, gap.vaddr += STUB_SIZE)
-                r = cfi_rows_add(&b->rows, gap.vaddr, is_stub(gap.p) ? &rule : &rule_none);
-        if (r == 0 && gap.p)
-                r = cfi_rows_add(&b->rows, gap.vaddr, &rule_none);
-        return error_trace(r);
-}
-
-/* The C library ends the CFI of clone() before the system call: it would be wrong in the child, on
- * another stack. The parent, which may wait there (vfork), is on that of the entry up to its `ret`. */
-static int builder_clone(Builder *b, CfiBytes gap)
-{
-        CfiRule rule = {.cfa = CFI_CFA_REG, .cfa_reg = X86_RSP, .cfa_offset = 8};
-        ptrdiff_t n = gap.end - gap.p < CLONE_MAX ? gap.end - gap.p : CLONE_MAX;
-        int r;
-
-        if (!b->as_entered || n < GAP_MIN || gap.p[0] != 0x0f || gap.p[1] != 0x05)
-                return 0;
-        rule.how[X86_RIP] = CFI_REG_OFFSET;
-        rule.offset[X86_RIP] = -8;
-        r = cfi_rows_add(&b->rows, gap.vaddr, &rule);
-        return error_trace(r ? r : cfi_rows_add(&b->rows, gap.vaddr + (uint64_t)n, &rule_none));
 }
 
 /* Code without CFI: some kinds of it can be told by their bytes. */
@@ -521,8 +463,8 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
         if (end - start < GAP_MIN)
                 return 0;
-        for (size_t i = 0; r == 0 && i < b->n_texts; i++)
-                r = builder_clone(b, text_bytes(b, i, start, end));
+        for (size_t i = 0; r == 0 && b->as_entered && i < b->n_texts; i++)
+                r = cfi_gap_clone(&b->rows, text_bytes(b, i, start, end));
         for (size_t i = 0; r == 0 && i < b->n_texts; i++) {
                 uint64_t at = start;
 
@@ -532,15 +474,15 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
                         if (plt->vaddr >= end || plt_end <= at)
                                 continue;
-                        r = builder_trampoline(b, text_bytes(b, i, at, plt->vaddr));
+                        r = builder_code(b, text_bytes(b, i, at, plt->vaddr));
                         at = plt->vaddr > at ? plt->vaddr : at;
                         if (r == 0)
-                                r = builder_stubs(
-                                        b, text_bytes(b, i, at, plt_end < end ? plt_end : end));
+                                r = cfi_gap_stubs(&b->rows,
+                                        text_bytes(b, i, at, plt_end < end ? plt_end : end));
                         at = plt_end;
                 }
                 if (r == 0)
-                        r = builder_trampoline(b, text_bytes(b, i, at, end));
+                        r = builder_code(b, text_bytes(b, i, at, end));
         }
         return error_trace(r);
 }
