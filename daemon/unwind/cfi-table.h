@@ -34,10 +34,30 @@ typedef enum CfiReg {
         CFI_REG_AT_RBP, /* saved at this frame's rbp + offset (GCC, where it realigns the stack) */
 } CfiReg;
 
+enum {
+        CFI_PLAIN_REGS = 6,
+        CFI_KEPT = -8, /* where the return address is, and so no register */
+};
+
+/* What most rules come down to, in half a cache line: the CFA is a register plus an offset, the
+ * return address is below it, and registers that a callee keeps are further below. */
+typedef struct CfiPlain {
+        uint8_t is_plain; /* else nothing here is set */
+        uint8_t cfa_reg;
+        uint16_t moved, undef;
+        int16_t lowest; /* of all offsets */
+        int32_t cfa_offset;
+        int16_t saved
+                [CFI_PLAIN_REGS]; /* offsets from the CFA of rbx, rbp, r12 to r15, or CFI_KEPT */
+} CfiPlain;
+
+_Static_assert(sizeof(CfiPlain) == 24, "no hidden padding");
+
 /* The registers that rules may restore: callee-saved ones and the rest that hand-written code uses.
  */
 typedef struct CfiRule {
-        uint8_t cfa; /* CfiCfa */
+        CfiPlain plain; /* the table fills it in */
+        uint8_t cfa;    /* CfiCfa */
         uint8_t cfa_reg;
         uint16_t moved; /* a bit for each register but X86_RIP that is neither SAME nor UNDEF */
         uint16_t undef; /* a bit for each register but X86_RIP that is UNDEF */
@@ -48,7 +68,7 @@ typedef struct CfiRule {
         int32_t offset[N_REGS];
 } CfiRule;
 
-_Static_assert(sizeof(CfiRule) == 36 + 4 * N_REGS, "no hidden padding");
+_Static_assert(sizeof(CfiRule) == 24 + 36 + 4 * N_REGS, "no hidden padding");
 
 typedef struct CfiTable CfiTable;
 
