@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,9 @@
 enum {
         ROWS_MAX = 8 << 20, /* librustc_driver, the largest met, has 1.15 M */
         CACHE_LINE = 64,
+        MEMO_BITS_MAX = 10,
+        MEMO_BITS_MIN = 3,
+        MEMO_USED = 1 << 16,
         LOOK_MAX = 8,      /* rows looked at all at once */
         RULES_MAX = 65535, /* 16-bit indices; libLLVM, the largest met, has 987 */
 };
@@ -25,6 +29,11 @@ struct CfiTable {
         size_t n_blocks;
         unsigned shift;
         uint32_t *blocks;
+
+        /* What was found of late, by a hash of the address: its offset, then MEMO_USED and the rule.
+         * Each word is all of an answer, and the same from whichever thread. */
+        unsigned memo_bits;
+        _Atomic uint64_t *memo;
 };
 
 struct RuleNode {
@@ -189,7 +198,11 @@ static int table_index(CfiTable *t)
                 t->blocks[i] = (uint32_t)row;
         }
         t->blocks[t->n_blocks] = (uint32_t)(t->n_rows - 1);
-        return 0;
+        t->memo_bits = MEMO_BITS_MIN;
+        while (t->memo_bits < MEMO_BITS_MAX && t->n_rows >> (t->memo_bits + 4) > 0)
+                t->memo_bits++;
+        t->memo = calloc((size_t)1 << t->memo_bits, sizeof(*t->memo));
+        return t->memo ? 0 : error_origin(-ENOMEM);
 }
 
 int cfi_rows_finish(CfiRows *b, CfiTable **ret)
@@ -248,21 +261,19 @@ CfiTable *cfi_table_free(CfiTable *t)
         free(t->rows);
         free(t->rules);
         free(t->blocks);
+        free((void *)t->memo);
         free(t);
         return NULL;
 }
 
-const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
+/* The row in force at an offset from base. */
+static const CfiRow *table_search(const CfiTable *t, uint32_t offset)
 {
-        uint64_t offset = vaddr - t->base;
-        size_t block = offset >> t->shift;
-        size_t n, half;
+        size_t block = offset >> t->shift, n, half;
         const CfiRow *row;
 
-        if (offset > UINT32_MAX)
-                return &t->rules[0];
         if (block >= t->n_blocks)
-                return &t->rules[t->rows[t->n_rows - 1].rule];
+                return &t->rows[t->n_rows - 1];
         row = &t->rows[t->blocks[block]];
         n = t->blocks[block + 1] - t->blocks[block] + 1;
         /* row->pc <= offset always. No branch depends on what is compared, as none of them could be
@@ -271,10 +282,27 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
                 half = n / 2;
                 row += half & -(size_t)(row[half].pc <= offset);
         }
-        half = 0;
+        n = 0;
         for (size_t i = 1; i < LOOK_MAX; i++)
-                half += row[i].pc <= offset;
-        return &t->rules[row[half].rule];
+                n += row[i].pc <= offset;
+        return &row[n];
+}
+
+const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
+{
+        uint64_t offset = vaddr - t->base, known;
+        _Atomic uint64_t *memo;
+        uint16_t rule;
+
+        if (offset > UINT32_MAX)
+                return &t->rules[0];
+        memo = &t->memo[(uint32_t)offset * 0x9e3779b1U >> (32 - t->memo_bits)];
+        known = atomic_load_explicit(memo, memory_order_relaxed);
+        if (known >> 32 == offset && known & MEMO_USED)
+                return &t->rules[(uint16_t)known];
+        rule = table_search(t, (uint32_t)offset)->rule;
+        atomic_store_explicit(memo, offset << 32 | MEMO_USED | rule, memory_order_relaxed);
+        return &t->rules[rule];
 }
 
 size_t cfi_table_n_rows(const CfiTable *t)
@@ -290,5 +318,6 @@ size_t cfi_table_n_rules(const CfiTable *t)
 size_t cfi_table_bytes(const CfiTable *t)
 {
         return sizeof(*t) + (t->n_rows + LOOK_MAX) * sizeof(*t->rows) +
-               t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks);
+               t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks) +
+               ((size_t)1 << t->memo_bits) * sizeof(*t->memo);
 }

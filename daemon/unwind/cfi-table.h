@@ -10,10 +10,11 @@
 
 /*
  * Compact unwind table of one binary: rows sorted by address, each naming one of few distinct rules
- * (unwinding.md, 3.2: 8–708 rules a binary). Immutable once built; may be read by any thread. Built
- * from .eh_frame and .debug_frame: libdw (its only user here) takes the sections apart,
- * cfi-program.h runs the entries. Code that has neither is read itself (cfi-gap.h, cfi-code.h): what
- * its instructions do not prove is CFI_CFA_NONE.
+ * (unwinding.md, 3.2: 8–708 rules a binary). Immutable once built, but for a memo of what was looked
+ * up; may be read by any thread. Built from .eh_frame, .debug_frame (libdw, whose only user here
+ * this is, takes them apart, cfi-program.h runs the entries) and Go's function table (cfi-go.h).
+ * Code that is in none of them is read itself (cfi-gap.h, cfi-code.h): what its instructions do not
+ * prove is CFI_CFA_NONE.
  */
 
 typedef enum CfiCfa {
