@@ -278,6 +278,22 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
         return GO_ON;
 }
 
+/* Whether the stack looks as before a function's "push %rbp; mov %rsp,%rbp", between the two, or
+ * behind "pop %rbp": a return address is at rsp, or the rbp of the caller, who would be left out. A
+ * frame that is in place may hold such a word there, too: it cannot be told. */
+static bool is_frameless(const Walk *w)
+{
+        uint64_t rsp = w->regs.r[X86_RSP], at = rsp - w->copy->addr, word;
+        const Mapping *m;
+
+        if (!w->exact || rsp == w->regs.r[X86_RBP] || rsp < w->copy->addr || at >= w->copy->n ||
+                w->copy->n - at < 8)
+                return false;
+        memcpy(&word, w->copy->bytes + at, 8);
+        m = procmap_find(w->map, word - 1);
+        return word == w->regs.r[X86_RBP] || (m && m->exec);
+}
+
 /* By frame pointer: rbp points to the caller's rbp, the return address is above it. */
 static Stop step_fp(Walk *w)
 {
@@ -296,6 +312,12 @@ static Stop step_fp(Walk *w)
         w->low = cfa;
         w->exact = false;
         return GO_ON;
+}
+
+/* Generated code, of which nothing is known but that it keeps frame pointers. */
+static Stop step_generated(Walk *w)
+{
+        return is_frameless(w) ? stop(w, UNWIND_BROKEN) : step_fp(w);
 }
 
 static Walk walk_begin(const StackCopy *copy, const ProcMap *map, Frame *frames, size_t n_max)
@@ -317,7 +339,7 @@ UnwindResult unwind_cfi(
         const CfiRule *rule;
 
         while (add_frame(&w, &rule) == GO_ON)
-                if ((rule ? step_cfi(&w, rule) : step_fp(&w)) != GO_ON)
+                if ((rule ? step_cfi(&w, rule) : step_generated(&w)) != GO_ON)
                         break;
         return w.result;
 }
