@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "target.h"
@@ -208,4 +208,33 @@ Test(code, frames, .fini = check_leaks)
                 cr_expect_eq(rule->how[X86_RBX], CFI_REG_UNDEF);
         }
         cr_expect_eq(cfi_table_find(t, (uint64_t)code_end)->cfa, CFI_CFA_NONE);
+}
+
+/* Bytes that are no code at all: nothing beyond them is read (for the sanitizer), rows are in order. */
+Test(code, random_bytes, .fini = check_leaks)
+{
+        static const uint8_t often[] = {
+                0xcc, 0x55, 0x48, 0x89, 0xe5, 0xc9, 0xc3, 0xe8, 0xeb, 0x74, 0x0f};
+        uint32_t state = 1;
+
+        for (size_t n = 1; n < 2000; n++) {
+                uint8_t *bytes = malloc(n);
+                CfiRows rows = {.base = 0x400000};
+                CfiBytes code = {.p = bytes, .end = bytes + n, .vaddr = rows.base};
+                CfiTable *t = NULL;
+
+                cr_assert(bytes);
+                for (size_t i = 0; i < n; i++) {
+                        state = state * 1664525 + 1013904223;
+                        bytes[i] = state >> 31 ? (uint8_t)(state >> 16)
+                                               : often[(state >> 16) % sizeof(often)];
+                }
+                cr_assert_eq(cfi_rows_add(&rows, rows.base, &(CfiRule){.cfa = CFI_CFA_NONE}), 0);
+                cr_assert_eq(cfi_code_rows(&rows, code), 0);
+                cr_assert_eq(cfi_rows_finish(&rows, &t), 0);
+                cr_assert_eq(cfi_table_find(t, rows.base + n)->cfa, CFI_CFA_NONE);
+                cfi_rows_deinit(&rows);
+                cfi_table_free(t);
+                free(bytes);
+        }
 }
