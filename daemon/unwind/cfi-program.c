@@ -4,6 +4,10 @@
 
 #include "unwind/cfi-program.h"
 
+enum {
+        AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
+};
+
 /* What one instruction did. */
 typedef enum Step {
         STEP_DONE,
@@ -121,6 +125,39 @@ static bool take_block(CfiBytes *b, CfiBytes *ret)
         *ret = (CfiBytes){.p = b->p, .end = b->p + n, .vaddr = b->vaddr};
         b->p += n;
         b->vaddr += n;
+        return true;
+}
+
+bool cfi_cie_augmentation(CfiCie *cie, const char *letters, CfiBytes b)
+{
+        uint64_t ignored;
+        uint8_t encoding;
+
+        cie->encoding = DW_EH_PE_absptr;
+        if (letters[0] == '\0')
+                return true;
+        if (letters[0] != 'z' || strnlen(letters, AUGMENTATION_MAX + 1) > AUGMENTATION_MAX)
+                return false;
+        cie->augmented = true;
+        for (letters++; *letters; letters++)
+                switch (*letters) {
+                case 'S':
+                        cie->signal = true;
+                        break;
+                case 'L':
+                case 'P':
+                case 'R':
+                        if (b.p == b.end)
+                                return false;
+                        encoding = *b.p++;
+                        if (*letters == 'R')
+                                cie->encoding = encoding;
+                        if (*letters == 'P' && !cfi_bytes_address(&b, encoding & 0x0f, &ignored))
+                                return false;
+                        break;
+                default:
+                        return false;
+                }
         return true;
 }
 

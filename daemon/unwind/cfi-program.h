@@ -54,6 +54,9 @@ typedef struct CfiProgram {
 bool cfi_bytes_address(CfiBytes *b, uint8_t encoding, uint64_t *ret);
 bool cfi_bytes_uleb(CfiBytes *b, uint64_t *ret);
 
+/* Reads what the letters of the augmentation say of its data. False: not all are known. */
+bool cfi_cie_augmentation(CfiCie *cie, const char *letters, CfiBytes b);
+
 /* Fills cie->initial by its instructions; the other members are set. Return: 0,
  * CFI_PROGRAM_E_BROKEN. */
 int cfi_cie_run(CfiCie *cie, CfiBytes instructions);

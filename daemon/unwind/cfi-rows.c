@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,21 +10,30 @@
 
 enum {
         ROWS_MAX = 8 << 20, /* librustc_driver, the largest met, has 1.15 M */
-        RULES_MAX = 65535,  /* 16-bit indices; libLLVM, the largest met, has 987 */
+        CACHE_LINE = 64,
+        MEMO_BITS_MAX = 10,
+        MEMO_BITS_MIN = 3,
+        MEMO_USED = 1 << 16,
+        LOOK_MAX = 8,      /* rows looked at all at once */
+        RULES_MAX = 65535, /* 16-bit indices; libLLVM, the largest met, has 987 */
 };
 
 struct CfiTable {
         uint64_t base; /* lowest code address of the file */
         size_t n_rows, n_rules;
-        uint32_t *pcs; /* of the rows, less base; the first is 0 */
-        uint16_t *row_rules;
-        CfiRule *rules; /* the first one says CFI_CFA_NONE */
+        CfiRow *rows;   /* the first pc is 0; at the end LOOK_MAX more of the last one */
+        CfiRule *rules; /* the first one says CFI_CFA_NONE; at cache lines */
 
         /* The row in force at the beginning of each block of 2^shift bytes, and at last the last
-         * row: about four rows are left to search then. */
+         * row: some two to four rows are left to look at then. */
         size_t n_blocks;
         unsigned shift;
         uint32_t *blocks;
+
+        /* What was found of late, by a hash of the address: its offset, then MEMO_USED and the rule.
+         * Each word is all of an answer, and the same from whichever thread. */
+        unsigned memo_bits;
+        _Atomic uint64_t *memo;
 };
 
 struct RuleNode {
@@ -122,74 +132,105 @@ int cfi_rows_add(CfiRows *b, uint64_t pc, const CfiRule *rule)
         uint16_t index = 0;
         int r;
 
-        if (b->n_rows > 0 && offset < b->pcs[b->n_rows - 1])
+        if (b->n_rows > 0 && offset < b->rows[b->n_rows - 1].pc)
                 return 0;
         r = rows_rule(b, rule, &index);
         if (r)
                 return error_trace(r);
-        if (b->n_rows > 0 && b->pcs[b->n_rows - 1] == offset)
+        if (b->n_rows > 0 && b->rows[b->n_rows - 1].pc == offset)
                 b->n_rows--;
-        if (b->n_rows > 0 && b->row_rules[b->n_rows - 1] == index)
+        if (b->n_rows > 0 && b->rows[b->n_rows - 1].rule == index)
                 return 0;
-        if (b->n_rows == b->size) {
-                size_t size = b->size;
-
-                r = cfi_reserve(&b->pcs, b->n_rows, &size, sizeof(*b->pcs));
-                if (r == 0)
-                        r = cfi_reserve(&b->row_rules, b->n_rows, &b->size, sizeof(*b->row_rules));
-                if (r)
-                        return error_trace(r);
-        }
-        b->pcs[b->n_rows] = offset;
-        b->row_rules[b->n_rows++] = index;
+        r = cfi_reserve(&b->rows, b->n_rows, &b->size, sizeof(*b->rows));
+        if (r)
+                return error_trace(r);
+        b->rows[b->n_rows++] = (CfiRow){.pc = offset, .rule = index};
         return 0;
+}
+
+static void rule_set_plain(CfiRule *rule)
+{
+        static const uint8_t regs[CFI_PLAIN_REGS] = {
+                X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
+        CfiPlain p = {.is_plain = true,
+                .cfa_reg = rule->cfa_reg,
+                .moved = rule->moved,
+                .undef = rule->undef,
+                .lowest = CFI_KEPT,
+                .cfa_offset = rule->cfa_offset};
+        uint16_t left = rule->moved;
+
+        if (rule->cfa != CFI_CFA_REG || rule->how[X86_RIP] != CFI_REG_OFFSET ||
+                rule->offset[X86_RIP] != -8)
+                return;
+        for (size_t i = 0; i < CFI_PLAIN_REGS; i++) {
+                int32_t offset = rule->offset[regs[i]];
+
+                p.saved[i] = CFI_KEPT;
+                if (!(left & 1U << regs[i]))
+                        continue;
+                if (rule->how[regs[i]] != CFI_REG_OFFSET || offset >= CFI_KEPT ||
+                        offset < INT16_MIN || offset % 8 != 0)
+                        return;
+                left &= (uint16_t) ~(1U << regs[i]);
+                p.saved[i] = (int16_t)offset;
+                if (p.saved[i] < p.lowest)
+                        p.lowest = p.saved[i];
+        }
+        if (left == 0)
+                rule->plain = p;
 }
 
 static int table_index(CfiTable *t)
 {
-        uint32_t last = t->pcs[t->n_rows - 1];
+        uint32_t last = t->rows[t->n_rows - 1].pc;
         size_t row = 0;
 
-        while ((last >> t->shift) > t->n_rows / 4 + 1)
+        while ((last >> t->shift) > t->n_rows / 2 + 1)
                 t->shift++;
         t->n_blocks = (last >> t->shift) + 1;
         t->blocks = calloc(t->n_blocks + 1, sizeof(*t->blocks));
         if (!t->blocks)
                 return error_origin(-ENOMEM);
         for (size_t i = 0; i < t->n_blocks; i++) {
-                while (row + 1 < t->n_rows && t->pcs[row + 1] <= (uint64_t)i << t->shift)
+                while (row + 1 < t->n_rows && t->rows[row + 1].pc <= (uint64_t)i << t->shift)
                         row++;
                 t->blocks[i] = (uint32_t)row;
         }
         t->blocks[t->n_blocks] = (uint32_t)(t->n_rows - 1);
-        return 0;
+        t->memo_bits = MEMO_BITS_MIN;
+        while (t->memo_bits < MEMO_BITS_MAX && t->n_rows >> (t->memo_bits + 4) > 0)
+                t->memo_bits++;
+        t->memo = calloc((size_t)1 << t->memo_bits, sizeof(*t->memo));
+        return t->memo ? 0 : error_origin(-ENOMEM);
 }
 
 int cfi_rows_finish(CfiRows *b, CfiTable **ret)
 {
         _cleanup_(cfi_table_freep) CfiTable *t = calloc(1, sizeof(*t));
-        void *p;
+        CfiRow *rows;
         int r;
 
         if (!t)
                 return error_origin(-ENOMEM);
-        t->rules = calloc(b->n_rules, sizeof(*t->rules));
+        t->rules = aligned_alloc(CACHE_LINE, b->n_rules * sizeof(*t->rules));
         if (!t->rules)
                 return error_origin(-ENOMEM);
-        for (const RuleNode *n = b->nodes; n; n = n->next)
+        for (const RuleNode *n = b->nodes; n; n = n->next) {
                 t->rules[n->index] = n->rule;
+                rule_set_plain(&t->rules[n->index]);
+        }
         t->base = b->base;
         t->n_rules = b->n_rules;
         t->n_rows = b->n_rows;
-        t->pcs = TAKE_PTR(b->pcs);
-        t->row_rules = TAKE_PTR(b->row_rules);
-        /* Give back what doubling took too much. */
-        p = reallocarray(t->pcs, t->n_rows, sizeof(*t->pcs));
-        if (p)
-                t->pcs = p;
-        p = reallocarray(t->row_rules, t->n_rows, sizeof(*t->row_rules));
-        if (p)
-                t->row_rules = p;
+        /* Gives back what doubling took too much. */
+        rows = reallocarray(b->rows, b->n_rows + LOOK_MAX, sizeof(*rows));
+        if (!rows)
+                return error_origin(-ENOMEM);
+        b->rows = NULL;
+        t->rows = rows;
+        for (size_t i = 0; i < LOOK_MAX; i++)
+                rows[t->n_rows + i] = (CfiRow){.pc = UINT32_MAX, .rule = rows[t->n_rows - 1].rule};
         r = table_index(t);
         if (r)
                 return error_trace(r);
@@ -204,8 +245,7 @@ void cfi_rows_deinit(CfiRows *b)
                 free(n);
         }
         hash_table_deinit(&b->by_hash);
-        free(b->pcs);
-        free(b->row_rules);
+        free(b->rows);
         *b = (CfiRows){0};
 }
 
@@ -218,34 +258,51 @@ CfiTable *cfi_table_free(CfiTable *t)
 {
         if (!t)
                 return NULL;
-        free(t->pcs);
-        free(t->row_rules);
+        free(t->rows);
         free(t->rules);
         free(t->blocks);
+        free((void *)t->memo);
         free(t);
         return NULL;
 }
 
+/* The row in force at an offset from base. */
+static const CfiRow *table_search(const CfiTable *t, uint32_t offset)
+{
+        size_t block = offset >> t->shift, n, half;
+        const CfiRow *row;
+
+        if (block >= t->n_blocks)
+                return &t->rows[t->n_rows - 1];
+        row = &t->rows[t->blocks[block]];
+        n = t->blocks[block + 1] - t->blocks[block] + 1;
+        /* row->pc <= offset always. No branch depends on what is compared, as none of them could be
+         * predicted; and the last comparisons do not wait for each other. */
+        for (; n > LOOK_MAX; n -= half) {
+                half = n / 2;
+                row += half & -(size_t)(row[half].pc <= offset);
+        }
+        n = 0;
+        for (size_t i = 1; i < LOOK_MAX; i++)
+                n += row[i].pc <= offset;
+        return &row[n];
+}
+
 const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
 {
-        uint64_t offset = vaddr - t->base;
-        size_t block = offset >> t->shift;
-        const uint32_t *row;
+        uint64_t offset = vaddr - t->base, known;
+        _Atomic uint64_t *memo;
+        uint16_t rule;
 
         if (offset > UINT32_MAX)
                 return &t->rules[0];
-        if (block >= t->n_blocks)
-                return &t->rules[t->row_rules[t->n_rows - 1]];
-        row = &t->pcs[t->blocks[block]];
-        /* *row <= offset always. No branch depends on what is compared, as none of them could be
-         * predicted. */
-        for (size_t n = t->blocks[block + 1] - t->blocks[block] + 1; n > 1;) {
-                size_t half = n / 2;
-
-                row += half & -(size_t)(row[half] <= offset);
-                n -= half;
-        }
-        return &t->rules[t->row_rules[row - t->pcs]];
+        memo = &t->memo[(uint32_t)offset * 0x9e3779b1U >> (32 - t->memo_bits)];
+        known = atomic_load_explicit(memo, memory_order_relaxed);
+        if (known >> 32 == offset && known & MEMO_USED)
+                return &t->rules[(uint16_t)known];
+        rule = table_search(t, (uint32_t)offset)->rule;
+        atomic_store_explicit(memo, offset << 32 | MEMO_USED | rule, memory_order_relaxed);
+        return &t->rules[rule];
 }
 
 size_t cfi_table_n_rows(const CfiTable *t)
@@ -260,6 +317,7 @@ size_t cfi_table_n_rules(const CfiTable *t)
 
 size_t cfi_table_bytes(const CfiTable *t)
 {
-        return sizeof(*t) + t->n_rows * (sizeof(*t->pcs) + sizeof(*t->row_rules)) +
-               t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks);
+        return sizeof(*t) + (t->n_rows + LOOK_MAX) * sizeof(*t->rows) +
+               t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks) +
+               ((size_t)1 << t->memo_bits) * sizeof(*t->memo);
 }

@@ -17,11 +17,16 @@ enum {
         CFI_RECENT_RULES = 256,
 };
 
+/* As small as can be, and what is searched for beside what is found. */
+typedef struct CfiRow {
+        uint32_t pc; /* less base */
+        uint16_t rule;
+} __attribute__((packed)) CfiRow;
+
 typedef struct CfiRows {
         uint64_t base; /* lowest code address of the file; set by the user before the first row */
         size_t n_rows, n_rules, size;
-        uint32_t *pcs;
-        uint16_t *row_rules;
+        CfiRow *rows;
         HashTable by_hash;
         RuleNode *nodes;
         RuleNode *recent[CFI_RECENT_RULES]; /* found without hashing all of a rule */

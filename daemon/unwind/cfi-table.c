@@ -5,6 +5,9 @@
 #include <gelf.h>
 #include <string.h>
 
+#include "unwind/cfi-code.h"
+#include "unwind/cfi-gap.h"
+#include "unwind/cfi-go.h"
 #include "unwind/cfi-program.h"
 #include "unwind/cfi-rows.h"
 #include "unwind/cfi-table.h"
@@ -13,7 +16,8 @@
 /*
  * Every CIE and FDE of .eh_frame and .debug_frame is listed first, the FDEs are sorted by address,
  * and then run one after the other, so that rows come in order. Where two FDEs claim an address the
- * first one has it, and .eh_frame comes before .debug_frame.
+ * first one has it, and .eh_frame comes before .debug_frame. Go's functions are between them: its
+ * .debug_frame says less, and is mostly stripped.
  */
 
 enum {
@@ -24,11 +28,8 @@ enum {
         TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
-        AUGMENTATION_MAX = 8, /* letters: "zPLRS" and the like */
-        CLONE_MAX = 32,       /* bytes of clone() behind its CFI */
-        GAP_MIN = 9,          /* bytes; shorter ones are the padding between functions */
-        STUB_SIZE = 16,       /* bytes in a PLT; .plt.got has two in as many */
-        STUB_PUSHED = 11,     /* where in a stub its number has been pushed */
+        GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
+        CODE_MIN = 16, /* bytes; the padding of aligned functions is shorter */
 };
 
 typedef struct Text {
@@ -40,11 +41,17 @@ typedef struct Cie {
         CfiCie cie;
 } Cie;
 
+typedef enum Section {
+        SECTION_EH_FRAME,
+        SECTION_GO,
+        SECTION_DEBUG_FRAME,
+} Section;
+
 typedef struct Fde {
         uint64_t start, end;
         CfiBytes bytes;
-        uint32_t cie;
-        uint32_t section; /* 0: .eh_frame, 1: .debug_frame */
+        uint32_t cie; /* SECTION_GO: number of the function */
+        Section section;
 } Fde;
 
 typedef struct Builder {
@@ -56,6 +63,7 @@ typedef struct Builder {
         size_t n_cies, cies_size;
         Fde *fdes;
         size_t n_fdes, fdes_size;
+        GoTable go;
         CfiRows rows;
         bool as_entered; /* the last FDE ended with the stack as at its function's entry */
 } Builder;
@@ -110,50 +118,15 @@ static bool builder_is_code(const Builder *b, uint64_t start, uint64_t size)
         return false;
 }
 
-/* Reads what the letters of the augmentation say. False: not all are known. */
-static bool cie_augmentation(CfiCie *cie, const Dwarf_CIE *raw)
-{
-        CfiBytes b = {.p = raw->augmentation_data};
-        const char *letters = raw->augmentation;
-        uint64_t ignored;
-        uint8_t encoding;
-
-        cie->encoding = DW_EH_PE_absptr;
-        if (letters[0] == '\0')
-                return true;
-        if (letters[0] != 'z' || strnlen(letters, AUGMENTATION_MAX + 1) > AUGMENTATION_MAX)
-                return false;
-        cie->augmented = true;
-        if (b.p)
-                b.end = b.p + raw->augmentation_data_size;
-        for (letters++; *letters; letters++)
-                switch (*letters) {
-                case 'S':
-                        cie->signal = true;
-                        break;
-                case 'L':
-                case 'P':
-                case 'R':
-                        if (b.p == b.end)
-                                return false;
-                        encoding = *b.p++;
-                        if (*letters == 'R')
-                                cie->encoding = encoding;
-                        if (*letters == 'P' && !cfi_bytes_address(&b, encoding & 0x0f, &ignored))
-                                return false;
-                        break;
-                default:
-                        return false;
-                }
-        return true;
-}
-
 static int builder_cie(Builder *b, uint64_t offset, const Dwarf_CIE *raw)
 {
         CfiBytes program = {.p = raw->initial_instructions, .end = raw->initial_instructions_end};
+        CfiBytes augmentation = {.p = raw->augmentation_data};
         Cie *c;
         int r;
 
+        if (augmentation.p)
+                augmentation.end = augmentation.p + raw->augmentation_data_size;
         if (raw->return_address_register != X86_RIP || b->n_cies == CIES_MAX ||
                 program.end - program.p > CIE_PROGRAM_MAX)
                 return 0;
@@ -164,7 +137,8 @@ static int builder_cie(Builder *b, uint64_t offset, const Dwarf_CIE *raw)
         *c = (Cie){.offset = offset};
         c->cie.code_align = raw->code_alignment_factor;
         c->cie.data_align = raw->data_alignment_factor;
-        if (cie_augmentation(&c->cie, raw) && cfi_cie_run(&c->cie, program) == 0)
+        if (cfi_cie_augmentation(&c->cie, raw->augmentation, augmentation) &&
+                cfi_cie_run(&c->cie, program) == 0)
                 b->n_cies++;
         return 0;
 }
@@ -189,12 +163,20 @@ static bool builder_find_cie(const Builder *b, size_t first, uint64_t offset, ui
         return false;
 }
 
+static int builder_add(Builder *b, const Fde *fde)
+{
+        int r = cfi_reserve(&b->fdes, b->n_fdes, &b->fdes_size, sizeof(*b->fdes));
+
+        if (r == 0)
+                b->fdes[b->n_fdes++] = *fde;
+        return error_trace(r);
+}
+
 static int builder_fde(Builder *b, size_t first_cie, const Dwarf_FDE *raw, CfiBytes bytes, bool eh)
 {
         uint64_t start, size, skip;
         const CfiCie *cie;
         uint32_t i;
-        int r;
 
         if (b->n_fdes == FDES_MAX || !builder_find_cie(b, first_cie, raw->CIE_pointer, &i))
                 return 0;
@@ -209,15 +191,11 @@ static int builder_fde(Builder *b, size_t first_cie, const Dwarf_FDE *raw, CfiBy
                 bytes.p += skip;
                 bytes.vaddr += skip;
         }
-        r = cfi_reserve(&b->fdes, b->n_fdes, &b->fdes_size, sizeof(*b->fdes));
-        if (r)
-                return error_trace(r);
-        b->fdes[b->n_fdes++] = (Fde){.start = start,
-                .end = start + size,
-                .bytes = bytes,
-                .cie = i,
-                .section = eh ? 0 : 1};
-        return 0;
+        return builder_add(b, &(Fde){.start = start,
+                                      .end = start + size,
+                                      .bytes = bytes,
+                                      .cie = i,
+                                      .section = eh ? SECTION_EH_FRAME : SECTION_DEBUG_FRAME});
 }
 
 /* Lists the entries of a section; broken ones are passed over. */
@@ -341,6 +319,72 @@ static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
         return builder_section(b, elf, elf_getdata(s, NULL), sh.sh_addr, false);
 }
 
+/* The file's bytes of [start, end), as far as text segment `i` has them. */
+static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t end)
+{
+        const Text *t = &b->texts[i];
+        uint64_t from = start > t->vaddr ? start : t->vaddr, at = from - t->vaddr;
+        Elf_Data *data;
+
+        if (from >= end || at >= t->filesz)
+                return (CfiBytes){0};
+        data = elf_getdata_rawchunk(b->elf, (int64_t)t->offset, t->filesz, ELF_T_BYTE);
+        if (!data || !data->d_buf)
+                return (CfiBytes){0};
+        return (CfiBytes){.p = (const uint8_t *)data->d_buf + at,
+                .end = (const uint8_t *)data->d_buf + at +
+                       (end - from < t->filesz - at ? end - from : t->filesz - at),
+                .vaddr = from};
+}
+
+/* Where the table does not tell where Go's code begins (since 1.26), it is to be seen. */
+static bool builder_go_text(Builder *b)
+{
+        GoFunction f;
+        GElf_Shdr sh;
+
+        if (b->go.text)
+                return true;
+        if (!find_section(b->elf, ".text", &sh))
+                return false;
+        b->go.text = sh.sh_addr;
+        if (!go_table_goexit(&b->go, &f))
+                return false;
+        for (size_t i = 0; i < b->n_texts; i++)
+                if (go_function_is_goexit(&f, text_bytes(b, i, f.start, f.end)))
+                        return true;
+        return false;
+}
+
+static int builder_go(Builder *b)
+{
+        GElf_Shdr sh;
+        Elf_Scn *s = find_section(b->elf, ".gopclntab", &sh);
+        Elf_Data *data;
+
+        if (!s)
+                s = find_section(b->elf, ".data.rel.ro.gopclntab", &sh);
+        data = s ? elf_getdata(s, NULL) : NULL;
+        if (!data || !data->d_buf || !go_table_init(&b->go, data->d_buf, data->d_size) ||
+                !builder_go_text(b))
+                return 0;
+        for (size_t i = 0; i < b->go.n_functions && b->n_fdes < FDES_MAX; i++) {
+                Fde fde = {.cie = (uint32_t)i, .section = SECTION_GO};
+                GoFunction f;
+                int r;
+
+                if (!go_table_function(&b->go, i, &f) ||
+                        !builder_is_code(b, f.start, f.end - f.start))
+                        continue;
+                fde.start = f.start;
+                fde.end = f.end;
+                r = builder_add(b, &fde);
+                if (r)
+                        return error_trace(r);
+        }
+        return 0;
+}
+
 /* Sections of PLT stubs, where section headers tell. */
 static void builder_plts(Builder *b)
 {
@@ -375,7 +419,9 @@ static int builder_list(Builder *b, Elf *debug_elf)
                 r = builder_eh_frame_by_segment(b);
         if (r)
                 return error_trace(r);
-        r = builder_debug_frame(b, b->elf, &found);
+        r = builder_go(b);
+        if (r == 0)
+                r = builder_debug_frame(b, b->elf, &found);
         if (r == 0 && !found && debug_elf)
                 r = builder_debug_frame(b, debug_elf, &found);
         return error_trace(r);
@@ -407,11 +453,18 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         uint64_t row_start, row_end;
         const CfiRule *rule;
         CfiProgram p;
+        GoProgram go = {0};
+        GoFunction f;
         int r;
 
         b->as_entered = false;
-        cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
-        while ((r = cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
+        if (fde->section != SECTION_GO)
+                cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
+        else if (go_table_function(&b->go, fde->cie, &f)) /* it makes sense, as before */
+                go_program_init(&go, &f);
+        while ((r = fde->section == SECTION_GO
+                               ? go_program_next(&go, &row_start, &row_end, &rule)
+                               : cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
                 if (row_end <= start)
                         continue;
                 if (cfi_rows_full(&b->rows))
@@ -427,91 +480,15 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
 }
 
-/* The file's bytes of [start, end), as far as text segment `i` has them. */
-static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t end)
+/* Code that is neither a PLT nor covered. */
+static int builder_code(Builder *b, CfiBytes code)
 {
-        const Text *t = &b->texts[i];
-        uint64_t from = start > t->vaddr ? start : t->vaddr, at = from - t->vaddr;
-        Elf_Data *data;
+        bool found = false;
+        int r = cfi_gap_trampoline(&b->rows, code, &found);
 
-        if (from >= end || at >= t->filesz)
-                return (CfiBytes){0};
-        data = elf_getdata_rawchunk(b->elf, (int64_t)t->offset, t->filesz, ELF_T_BYTE);
-        if (!data || !data->d_buf)
-                return (CfiBytes){0};
-        return (CfiBytes){.p = (const uint8_t *)data->d_buf + at,
-                .end = (const uint8_t *)data->d_buf + at +
-                       (end - from < t->filesz - at ? end - from : t->filesz - at),
-                .vaddr = from};
-}
-
-/* The signal trampoline of a C library that writes no CFI for it (musl). */
-static int builder_trampoline(Builder *b, CfiBytes gap)
-{
-        /* mov $15, %rax; syscall: rt_sigreturn */
-        static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
-        static const CfiRule rule = {.cfa = CFI_CFA_SIGNAL};
-        const uint8_t *hit = NULL;
-        uint64_t at;
-        int r;
-
-        if (gap.end - gap.p >= (ptrdiff_t)sizeof(code))
-                hit = memmem(gap.p, gap.end - gap.p, code, sizeof(code));
-        if (!hit)
-                return 0;
-        /* The byte before belongs to it, too: callers are looked up one byte lower. */
-        at = gap.vaddr + (hit - gap.p);
-        r = cfi_rows_add(&b->rows, at > gap.vaddr ? at - 1 : at, &rule);
-        if (r == 0)
-                r = cfi_rows_add(&b->rows, at + sizeof(code), &rule_none);
+        if (r == 0 && !found && code.end - code.p >= CODE_MIN && !cfi_rows_full(&b->rows))
+                r = cfi_code_rows(&b->rows, code);
         return error_trace(r);
-}
-
-/* [endbr64;] [bnd] jmp *offset(%rip) */
-static bool is_stub(const uint8_t *p)
-{
-        static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
-
-        if (memcmp(p, endbr64, sizeof(endbr64)) == 0)
-                p += sizeof(endbr64);
-        if (*p == 0xf2)
-                p++;
-        return p[0] == 0xff && p[1] == 0x25;
-}
-
-/* Stubs of a PLT for which the linker wrote no CFI: lld never does, GNU ld not in static programs.
- * They jump with the stack as it was when they were called, and only then may push once. */
-static int builder_stubs(Builder *b, CfiBytes gap)
-{
-        const CfiRule rule = {.cfa = CFI_CFA_PLT,
-                .cfa_reg = X86_RSP,
-                .cfa_offset = STUB_PUSHED,
-                .how = {[X86_RIP] = CFI_REG_OFFSET},
-                .offset = {[X86_RIP] = -8}};
-        int r = 0;
-
-        for (; r == 0 && gap.end - gap.p >= STUB_SIZE && !cfi_rows_full(&b->rows);
-                gap.p += STUB_SIZE, gap.vaddr += STUB_SIZE)
-                r = cfi_rows_add(&b->rows, gap.vaddr, is_stub(gap.p) ? &rule : &rule_none);
-        if (r == 0 && gap.p)
-                r = cfi_rows_add(&b->rows, gap.vaddr, &rule_none);
-        return error_trace(r);
-}
-
-/* The C library ends the CFI of clone() before the system call: it would be wrong in the child, on
- * another stack. The parent, which may wait there (vfork), is on that of the entry up to its `ret`. */
-static int builder_clone(Builder *b, CfiBytes gap)
-{
-        CfiRule rule = {.cfa = CFI_CFA_REG, .cfa_reg = X86_RSP, .cfa_offset = 8};
-        ptrdiff_t n = gap.end - gap.p < CLONE_MAX ? gap.end - gap.p : CLONE_MAX;
-        int r;
-
-        if (!b->as_entered || n < GAP_MIN || gap.p[0] != 0x0f || gap.p[1] != 0x05)
-                return 0;
-        rule.how[X86_RIP] = CFI_REG_OFFSET;
-        rule.offset[X86_RIP] = -8;
-        r = cfi_rows_add(&b->rows, gap.vaddr, &rule);
-        return error_trace(r ? r : cfi_rows_add(&b->rows, gap.vaddr + (uint64_t)n, &rule_none));
 }
 
 /* Code without CFI: some kinds of it can be told by their bytes. */
@@ -521,8 +498,8 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
         if (end - start < GAP_MIN)
                 return 0;
-        for (size_t i = 0; r == 0 && i < b->n_texts; i++)
-                r = builder_clone(b, text_bytes(b, i, start, end));
+        for (size_t i = 0; r == 0 && b->as_entered && i < b->n_texts; i++)
+                r = cfi_gap_clone(&b->rows, text_bytes(b, i, start, end));
         for (size_t i = 0; r == 0 && i < b->n_texts; i++) {
                 uint64_t at = start;
 
@@ -532,15 +509,15 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
                         if (plt->vaddr >= end || plt_end <= at)
                                 continue;
-                        r = builder_trampoline(b, text_bytes(b, i, at, plt->vaddr));
+                        r = builder_code(b, text_bytes(b, i, at, plt->vaddr));
                         at = plt->vaddr > at ? plt->vaddr : at;
                         if (r == 0)
-                                r = builder_stubs(
-                                        b, text_bytes(b, i, at, plt_end < end ? plt_end : end));
+                                r = cfi_gap_stubs(&b->rows,
+                                        text_bytes(b, i, at, plt_end < end ? plt_end : end));
                         at = plt_end;
                 }
                 if (r == 0)
-                        r = builder_trampoline(b, text_bytes(b, i, at, end));
+                        r = builder_code(b, text_bytes(b, i, at, end));
         }
         return error_trace(r);
 }

@@ -10,9 +10,11 @@
 
 /*
  * Compact unwind table of one binary: rows sorted by address, each naming one of few distinct rules
- * (unwinding.md, 3.2: 8–708 rules a binary). Immutable once built; may be read by any thread. Built
- * from .eh_frame and .debug_frame: libdw (its only user here) takes the sections apart,
- * cfi-program.h runs the entries.
+ * (unwinding.md, 3.2: 8–708 rules a binary). Immutable once built, but for a memo of what was looked
+ * up; may be read by any thread. Built from .eh_frame, .debug_frame (libdw, whose only user here
+ * this is, takes them apart, cfi-program.h runs the entries) and Go's function table (cfi-go.h).
+ * Code that is in none of them is read itself (cfi-gap.h, cfi-code.h): what its instructions do not
+ * prove is CFI_CFA_NONE.
  */
 
 typedef enum CfiCfa {
@@ -33,10 +35,30 @@ typedef enum CfiReg {
         CFI_REG_AT_RBP, /* saved at this frame's rbp + offset (GCC, where it realigns the stack) */
 } CfiReg;
 
+enum {
+        CFI_PLAIN_REGS = 6,
+        CFI_KEPT = -8, /* where the return address is, and so no register */
+};
+
+/* What most rules come down to, in half a cache line: the CFA is a register plus an offset, the
+ * return address is below it, and registers that a callee keeps are further below. */
+typedef struct CfiPlain {
+        uint8_t is_plain; /* else nothing here is set */
+        uint8_t cfa_reg;
+        uint16_t moved, undef;
+        int16_t lowest; /* of all offsets */
+        int32_t cfa_offset;
+        int16_t saved
+                [CFI_PLAIN_REGS]; /* offsets from the CFA of rbx, rbp, r12 to r15, or CFI_KEPT */
+} CfiPlain;
+
+_Static_assert(sizeof(CfiPlain) == 24, "no hidden padding");
+
 /* The registers that rules may restore: callee-saved ones and the rest that hand-written code uses.
  */
 typedef struct CfiRule {
-        uint8_t cfa; /* CfiCfa */
+        CfiPlain plain; /* the table fills it in */
+        uint8_t cfa;    /* CfiCfa */
         uint8_t cfa_reg;
         uint16_t moved; /* a bit for each register but X86_RIP that is neither SAME nor UNDEF */
         uint16_t undef; /* a bit for each register but X86_RIP that is UNDEF */
@@ -47,7 +69,7 @@ typedef struct CfiRule {
         int32_t offset[N_REGS];
 } CfiRule;
 
-_Static_assert(sizeof(CfiRule) == 36 + 4 * N_REGS, "no hidden padding");
+_Static_assert(sizeof(CfiRule) == 24 + 36 + 4 * N_REGS, "no hidden padding");
 
 typedef struct CfiTable CfiTable;
 

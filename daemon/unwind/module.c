@@ -48,13 +48,35 @@ Module *module_unref(Module *m)
         return NULL;
 }
 
-uint64_t module_vaddr(const Module *m, uint64_t file_offset)
+const ModuleSegment *module_segment(
+        const Module *m, uint64_t file_offset, uint64_t *ret_begin, uint64_t *ret_end)
 {
+        uint64_t begin = 0, end = UINT64_MAX;
+
         for (size_t i = 0; i < m->n_segments; i++) {
                 const ModuleSegment *s = &m->segments[i];
+                uint64_t s_end;
 
-                if (file_offset - s->offset < s->filesz && file_offset >= s->offset)
-                        return s->vaddr + (file_offset - s->offset);
+                if (__builtin_add_overflow(s->offset, s->filesz, &s_end))
+                        s_end = UINT64_MAX;
+                if (file_offset >= s->offset && file_offset < s_end) {
+                        *ret_begin = begin > s->offset ? begin : s->offset;
+                        *ret_end = end < s_end ? end : s_end;
+                        return s;
+                }
+                /* An earlier one comes first where both cover an offset. */
+                if (s->offset > file_offset && s->offset < end)
+                        end = s->offset;
+                if (s_end <= file_offset && s_end > begin)
+                        begin = s_end;
         }
-        return UINT64_MAX;
+        return NULL;
+}
+
+uint64_t module_vaddr(const Module *m, uint64_t file_offset)
+{
+        uint64_t begin, end;
+        const ModuleSegment *s = module_segment(m, file_offset, &begin, &end);
+
+        return s ? s->vaddr + (file_offset - s->offset) : UINT64_MAX;
 }

@@ -33,5 +33,10 @@ Module *module_ref(Module *m);
 Module *module_unref(Module *m);
 DEFINE_CLEANUP(Module *, module_unref)
 
+/* The PT_LOAD that covers a file offset, or NULL; [*ret_begin, *ret_end) are offsets around it for
+ * which the answer is the same. */
+const ModuleSegment *module_segment(
+        const Module *m, uint64_t file_offset, uint64_t *ret_begin, uint64_t *ret_end);
+
 /* File offset → ELF vaddr; UINT64_MAX when no PT_LOAD covers it. */
 uint64_t module_vaddr(const Module *m, uint64_t file_offset);

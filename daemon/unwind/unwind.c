@@ -24,7 +24,12 @@ typedef struct Walk {
         size_t n;
         const uint8_t *bytes; /* NULL: it was not copied, addr is the stack pointer */
         const ProcMap *map;
-        const Mapping *mapping; /* of the last pc, mostly the next one's, too */
+
+        /* Addresses of code where the last pc was, mostly the next one's, too: [start, start + size)
+         * is at start + bias in the module, which has a table. */
+        const Module *module;
+        uint64_t start, size, bias;
+
         UnwindRegs regs;
         uint32_t valid; /* a bit for each register that is known */
         uint64_t low;   /* the next CFA is above this */
@@ -68,24 +73,47 @@ static Stop read_word(Walk *w, uint64_t addr, uint64_t *ret)
         return GO_ON;
 }
 
+/* Remembers which part of the mapping is of the same segment as the address in it. */
+static void remember(Walk *w, const Mapping *m, uint64_t at)
+{
+        uint64_t begin, end, map_end = m->offset + (m->end - m->start);
+        const ModuleSegment *s = module_segment(m->module, at - m->start + m->offset, &begin, &end);
+
+        w->size = 0;
+        if (!s || !m->module->cfi || map_end < m->offset)
+                return;
+        begin = begin > m->offset ? begin : m->offset;
+        end = end < map_end ? end : map_end;
+        w->module = m->module;
+        w->start = begin - m->offset + m->start;
+        w->size = end - begin;
+        w->bias = s->vaddr + (begin - s->offset) - w->start;
+}
+
 /* Adds the frame of the current pc and tells the rule there; NULL: the pc is in no file. */
 static Stop add_frame(Walk *w, const CfiRule **ret_rule)
 {
         static const CfiRule none = {.cfa = CFI_CFA_NONE};
         uint64_t pc = w->regs.r[X86_RIP], at = w->exact ? pc : pc - 1;
-        const Mapping *m = w->mapping;
-        Frame *f;
+        const Mapping *m;
+        Frame *f = &w->frames[w->result.n_frames];
 
         if (w->result.n_frames == w->n_max)
                 return stop(w, UNWIND_TOO_DEEP);
-        if (!m || at < m->start || at >= m->end)
-                w->mapping = m = procmap_find(w->map, at);
+        if (at - w->start < w->size) {
+                *f = (Frame){.pc = pc, .module = w->module, .vaddr = at + w->bias};
+                w->result.n_frames++;
+                *ret_rule = cfi_table_find(w->module->cfi, f->vaddr);
+                return GO_ON;
+        }
+        m = procmap_find(w->map, at);
         if (!m || !m->exec)
                 return stop(w, UNWIND_NO_MAPPING);
 
-        f = &w->frames[w->result.n_frames++];
+        w->result.n_frames++;
         *f = (Frame){.pc = pc, .module = m->module, .vaddr = pc};
         if (m->module) {
+                remember(w, m, at);
                 f->vaddr = module_vaddr(m->module, at - m->start + m->offset);
                 *ret_rule = m->module->cfi ? cfi_table_find(m->module->cfi, f->vaddr) : &none;
         } else {
@@ -197,12 +225,52 @@ static Stop step_signal(Walk *w)
         return GO_ON;
 }
 
+static uint64_t saved_or_kept(const uint8_t *cfa, int16_t offset, uint64_t kept)
+{
+        uint64_t saved;
+
+        memcpy(&saved, cfa + offset, sizeof(saved)); /* read in any case: not a branch */
+        return offset != CFI_KEPT ? saved : kept;
+}
+
+/* What step_cfi() does, where nothing can go wrong. False: that is not sure, and nothing is done. */
+static bool step_plain(Walk *w, const CfiPlain *p)
+{
+        const StackCopy *c = w->copy;
+        uint64_t *r = w->regs.r, cfa = r[p->cfa_reg] + (uint64_t)(int64_t)p->cfa_offset, pc;
+        uint64_t at = cfa - c->addr;
+        const uint8_t *top;
+
+        if (!p->is_plain || !is_valid(w, p->cfa_reg) || cfa <= w->low || cfa % 8 != 0 ||
+                cfa < c->addr || at > c->n || at < (uint64_t)-p->lowest)
+                return false;
+        top = c->bytes + at;
+        memcpy(&pc, top - 8, sizeof(pc));
+        if (pc == 0)
+                return false;
+        r[X86_RBX] = saved_or_kept(top, p->saved[0], r[X86_RBX]);
+        r[X86_RBP] = saved_or_kept(top, p->saved[1], r[X86_RBP]);
+        r[X86_R12] = saved_or_kept(top, p->saved[2], r[X86_R12]);
+        r[X86_R13] = saved_or_kept(top, p->saved[3], r[X86_R13]);
+        r[X86_R14] = saved_or_kept(top, p->saved[4], r[X86_R14]);
+        r[X86_R15] = saved_or_kept(top, p->saved[5], r[X86_R15]);
+        r[X86_RSP] = cfa;
+        r[X86_RIP] = pc;
+        w->valid = (w->valid & CALLEE_SAVED & ~(uint32_t)p->undef) | p->moved | 1 << X86_RSP |
+                   1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
+        return true;
+}
+
 static Stop step_cfi(Walk *w, const CfiRule *rule)
 {
         uint64_t cfa, pc, values[X86_RIP];
         uint32_t valid;
         bool known;
 
+        if (step_plain(w, &rule->plain))
+                return GO_ON;
         if (rule->cfa == CFI_CFA_NONE)
                 return stop(w, UNWIND_NO_CFI);
         if (rule->cfa == CFI_CFA_ROOT)
@@ -236,6 +304,22 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
         return GO_ON;
 }
 
+/* Whether the stack looks as before a function's "push %rbp; mov %rsp,%rbp", between the two, or
+ * behind "pop %rbp": a return address is at rsp, or the rbp of the caller, who would be left out. A
+ * frame that is in place may hold such a word there, too: it cannot be told. */
+static bool is_frameless(const Walk *w)
+{
+        uint64_t rsp = w->regs.r[X86_RSP], at = rsp - w->copy->addr, word;
+        const Mapping *m;
+
+        if (!w->exact || rsp == w->regs.r[X86_RBP] || rsp < w->copy->addr || at >= w->copy->n ||
+                w->copy->n - at < 8)
+                return false;
+        memcpy(&word, w->copy->bytes + at, 8);
+        m = procmap_find(w->map, word - 1);
+        return word == w->regs.r[X86_RBP] || (m && m->exec);
+}
+
 /* By frame pointer: rbp points to the caller's rbp, the return address is above it. */
 static Stop step_fp(Walk *w)
 {
@@ -254,6 +338,12 @@ static Stop step_fp(Walk *w)
         w->low = cfa;
         w->exact = false;
         return GO_ON;
+}
+
+/* Generated code, of which nothing is known but that it keeps frame pointers. */
+static Stop step_generated(Walk *w)
+{
+        return is_frameless(w) ? stop(w, UNWIND_BROKEN) : step_fp(w);
 }
 
 static Walk walk_begin(const StackCopy *copy, const ProcMap *map, Frame *frames, size_t n_max)
@@ -278,7 +368,7 @@ UnwindResult unwind_cfi(
         const CfiRule *rule;
 
         while (add_frame(&w, &rule) == GO_ON)
-                if ((rule ? step_cfi(&w, rule) : step_fp(&w)) != GO_ON)
+                if ((rule ? step_cfi(&w, rule) : step_generated(&w)) != GO_ON)
                         break;
         return w.result;
 }

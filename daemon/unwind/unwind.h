@@ -34,9 +34,14 @@ typedef struct UnwindResult {
 } UnwindResult;
 
 /*
- * Innermost frame first. Frames before the failure are filled in on every status. By CFI rows;
- * anonymous executable memory (JIT) by frame pointer. Module references in the frames are borrowed
- * from `map`.
+ * Innermost frame first. Frames before the failure are filled in on every status. Module references
+ * in the frames are borrowed from `map`.
+ *
+ * Code in files goes by the rows of its table, and by nothing else: where there is none, the walk
+ * ends with NO_CFI. Code in anonymous memory (JIT), of which only data is known, goes by frame
+ * pointer, as V8, .NET and others keep it. At a call the frame is in place. The innermost pc may be
+ * before that, or behind it, and one caller would be missing: where the word at rsp is an address of
+ * code, or rbp itself, that cannot be told, and the walk ends with BROKEN.
  */
 UnwindResult unwind_cfi(
         const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);

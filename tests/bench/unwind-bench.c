@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <libelf.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "unwind/unwind.h"
@@ -17,7 +18,8 @@ enum {
         N_BUILDS = 5,
         N_FRAMES = 64,
         N_STACKS = 256,
-        N_ROUNDS = 200,
+        N_ROUNDS = 10, /* of all stacks, in one measurement */
+        N_MEASUREMENTS = 41,
         STACK_WORDS = N_FRAMES * 64,
 };
 
@@ -102,6 +104,15 @@ static size_t make_stack(
         return n; /* the last return address is 0: the root */
 }
 
+static int compare_doubles(const void *a, const void *b)
+{
+        double x, y;
+
+        memcpy(&x, a, sizeof(x));
+        memcpy(&y, b, sizeof(y));
+        return (x > y) - (x < y);
+}
+
 static void bench_unwind(CfiTable *t)
 {
         static uint64_t words[N_STACKS][STACK_WORDS];
@@ -122,15 +133,20 @@ static void bench_unwind(CfiTable *t)
         for (int i = 0; i < N_STACKS; i++)
                 make_stack(t, text_size, base, &copies[i], words[i]);
         for (int n_stacks = 1; n_stacks <= N_STACKS; n_stacks *= N_STACKS) {
-                uint64_t begin_ns, ns;
+                double ns[N_MEASUREMENTS];
 
-                n = 0;
-                begin_ns = mono_now_ns();
-                for (int i = 0; i < N_ROUNDS * N_STACKS; i++)
-                        n += unwind_cfi(&copies[i % n_stacks], map, frames, N_FRAMES + 1).n_frames;
-                ns = mono_now_ns() - begin_ns;
-                printf("%3d different stacks of %d frames: %.1f ns/frame (%zu frames)\n", n_stacks,
-                        N_FRAMES, (double)ns / n, n);
+                for (size_t k = 0; k < N_MEASUREMENTS; k++) {
+                        uint64_t begin_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+
+                        n = 0;
+                        for (int i = 0; i < N_ROUNDS * N_STACKS; i++)
+                                n += unwind_cfi(&copies[i % n_stacks], map, frames, N_FRAMES + 1)
+                                             .n_frames;
+                        ns[k] = (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - begin_ns) / n;
+                }
+                qsort(ns, N_MEASUREMENTS, sizeof(*ns), compare_doubles);
+                printf("%3d different stacks of %d frames: %.1f ns/frame (%.1f to %.1f)\n",
+                        n_stacks, N_FRAMES, ns[N_MEASUREMENTS / 2], ns[0], ns[N_MEASUREMENTS - 1]);
         }
         procmap_unref(map);
 }

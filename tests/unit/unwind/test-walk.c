@@ -407,6 +407,52 @@ WALK_TEST(generated_code)
         end(&w);
 }
 
+/* Generated code before its frame is in place, and behind: the caller is not left out. */
+WALK_TEST(generated_code_without_a_frame)
+{
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] = rule_of(X86_RBP, 16);
+        set(&w.rules[0], X86_RBP, CFI_REG_OFFSET, -16);
+        w.copy.regs.r[X86_RIP] = JIT;
+        w.copy.regs.r[X86_RBP] = AT(2);
+        w.words[2] = AT(6);
+        w.words[3] = RET(0);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        w.words[0] = JIT + 100; /* as called */
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        w.words[0] = RET(0);
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        w.words[0] = AT(2); /* rbp was pushed */
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        w.words[0] = DATA;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+
+        /* In place, with rbp just set: there is the caller's. */
+        w.copy.regs.r[X86_RBP] = AT(0);
+        w.words[0] = JIT + 100;
+        w.words[1] = 0;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 1);
+
+        /* At a call it is in place, whatever is on the stack. */
+        w.copy.regs.r[X86_RIP] = TEXT;
+        w.copy.regs.r[X86_RBP] = AT(0);
+        w.words[0] = AT(4);
+        w.words[1] = JIT + 100;
+        w.words[2] = RET(0);
+        w.words[5] = 0;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        end(&w);
+}
+
 /* A signal on an alternate stack that the copy happens to hold: down it goes, and only there. */
 WALK_TEST(signal)
 {

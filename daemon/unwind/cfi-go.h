@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "unwind/cfi-program.h"
+
+/*
+ * Go's function table (.gopclntab, Go 1.18 and later), which is there in stripped programs, too: how
+ * far rsp is from the CFA at each instruction. A pure function of its bytes, which may be hostile.
+ *
+ * Roots are what the runtime calls the top frame of a stack, and runtime.mcall, under which the
+ * scheduler runs that belongs to no goroutine. Where the runtime sets rsp itself (systemstack,
+ * asmcgocall, calls of the vDSO) the rest of the stack is elsewhere: there is no rule.
+ */
+
+typedef struct GoTable {
+        const uint8_t *bytes;
+        size_t size;
+        uint64_t text; /* address of the code; 0: not told, set it to where .text begins */
+        uint64_t names, values, functions; /* offsets of these tables */
+        size_t n_functions;
+        uint32_t flag_at; /* of the flags in a function */
+} GoTable;
+
+typedef struct GoFunction {
+        uint64_t start, end;
+        const char *name; /* terminated */
+        CfiBytes values;
+        uint8_t flags;
+} GoFunction;
+
+/* False: not such a table. */
+bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size);
+
+/* False: it makes no sense. */
+bool go_table_function(const GoTable *t, size_t i, GoFunction *ret);
+
+/* Where it says that runtime.goexit is. */
+bool go_table_goexit(const GoTable *t, GoFunction *ret);
+
+/* Whether the function is what it says: runtime.goexit has an instruction before its call, and one
+ * behind it, on which the runtime relies. */
+bool go_function_is_goexit(const GoFunction *f, CfiBytes code);
+
+typedef struct GoProgram {
+        GoFunction function;
+        uint64_t pc;
+        int64_t value;
+        bool begun;
+        CfiRule rule;
+} GoProgram;
+
+void go_program_init(GoProgram *p, const GoFunction *f);
+/* The next row, as from cfi_program_next(). Return: 0, or 1 behind the last. */
+int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const CfiRule **ret_rule);
