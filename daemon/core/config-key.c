@@ -110,7 +110,7 @@ const ConfigKey config_keys[] = {
         KEY(capture, kernel_frames, capture_kernel_frames, CONFIG_BOOL, .default_value = "false",
                 .help = "Whether functions of the kernel are shown as the innermost frames."),
         KEY(capture, realtime, capture_realtime, CONFIG_BOOL, .default_value = "true",
-                .help = "Whether reading events and sampling are real-time: in time on busy hosts."),
+                .help = "Whether reading events and sampling may become real-time, on busy hosts."),
         KEY(capture, max_stack_bytes, capture_max_stack_bytes, CONFIG_SIZE,
                 .min = 4 * KIB, .max = 64 * KIB, .default_value = "64KiB",
                 .help = "How much of a stack is read at most."),

@@ -182,7 +182,8 @@ static int on_post(sd_event_source *source, void *userdata)
         uint64_t next;
         int r;
 
-        realtime_account(&m->realtime, clock_ns(CLOCK_THREAD_CPUTIME_ID), now.mono_ns);
+        realtime_step(&m->realtime, m->sampler && sampler_needs_realtime(m->sampler),
+                clock_ns(CLOCK_THREAD_CPUTIME_ID), now.mono_ns);
         manager_send_deferred(m);
         if (m->stop_mono_ns) {
                 r = stop_step(m, now);

@@ -16,6 +16,11 @@
 #define SHARE_NS (NS_PER_S / 3)
 #define HANG_US  3000000
 
+/* No more than this late is on time. */
+#define LATE_NS     NS_PER_MS
+#define HOLD_MIN_NS (10 * NS_PER_S)
+#define HOLD_MAX_NS (600 * NS_PER_S)
+
 /* Return: 0, -errno. */
 static int schedule(int policy)
 {
@@ -24,23 +29,23 @@ static int schedule(int policy)
         return sched_setscheduler(0, policy | SCHED_RESET_ON_FORK, &param) < 0 ? -errno : 0;
 }
 
-void realtime_init(Realtime *r, const char *name, bool wanted, int nice)
+void realtime_init(Realtime *r, const char *name, bool allowed, int nice)
 {
         struct rlimit hang = {.rlim_cur = HANG_US, .rlim_max = HANG_US};
         int error;
 
         *r = (Realtime){.name = name,
-                .denied = !wanted,
+                .denied = !allowed,
                 .begin_mono_ns = mono_now_ns(),
                 .begin_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)};
-        /* For when it is not real-time. */
         setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice);
-        if (!wanted)
+        if (!allowed)
                 return;
         /* May be lower already. */
         setrlimit(RLIMIT_RTTIME, &hang);
         error = schedule(SCHED_FIFO);
-        r->on = error == 0;
+        if (error == 0)
+                error = schedule(SCHED_OTHER);
         r->denied = error != 0;
         if (error)
                 log_notice(
@@ -49,26 +54,40 @@ void realtime_init(Realtime *r, const char *name, bool wanted, int nice)
                         name, strerror(-error));
 }
 
-void realtime_account(Realtime *r, uint64_t cpu_ns, uint64_t now_mono_ns)
+void realtime_step(Realtime *r, bool needed, uint64_t cpu_ns, uint64_t now_mono_ns)
 {
         static LogLimit limit = LOG_LIMIT_INIT;
         unsigned suppressed;
-        bool modest = cpu_ns - r->begin_cpu_ns <= SHARE_NS;
+        bool much = cpu_ns - r->begin_cpu_ns > SHARE_NS, on;
 
         if (r->denied)
                 return;
-        if (r->on && !modest) {
-                r->on = schedule(SCHED_OTHER) != 0;
-                if (log_limit(&limit, &suppressed))
-                        log_warning(
-                                "the %s thread takes more than a third of a CPU: it is no longer "
-                                "preferred to other programs",
-                                r->name);
+        r->immodest |= much;
+        if (now_mono_ns - r->begin_mono_ns >= NS_PER_S) {
+                r->immodest = much;
+                r->begin_mono_ns = now_mono_ns;
+                r->begin_cpu_ns = cpu_ns;
         }
-        if (now_mono_ns - r->begin_mono_ns < NS_PER_S)
+        on = needed && !r->immodest;
+        if (on == r->on || schedule(on ? SCHED_FIFO : SCHED_OTHER) < 0)
                 return;
-        if (!r->on && modest)
-                r->on = schedule(SCHED_FIFO) == 0;
-        r->begin_mono_ns = now_mono_ns;
-        r->begin_cpu_ns = cpu_ns;
+        r->on = on;
+        if (r->immodest && log_limit(&limit, &suppressed))
+                log_warning(
+                        "the %s thread takes more than a third of a CPU: it is no longer preferred "
+                        "to other programs",
+                        r->name);
+}
+
+bool realtime_need(RealtimeNeed *n, uint64_t late_ns, uint64_t now_mono_ns)
+{
+        if (late_ns > LATE_NS && now_mono_ns >= n->until_mono_ns) {
+                bool soon = n->until_mono_ns && now_mono_ns < n->until_mono_ns + HOLD_MIN_NS;
+
+                n->hold_ns = soon ? n->hold_ns * 2 : HOLD_MIN_NS;
+                if (n->hold_ns > HOLD_MAX_NS)
+                        n->hold_ns = HOLD_MAX_NS;
+                n->until_mono_ns = now_mono_ns + n->hold_ns;
+        }
+        return now_mono_ns < n->until_mono_ns;
 }

@@ -55,8 +55,10 @@ struct Sampler {
                              is out */
         atomic_uint n_targets;
         _Atomic uint64_t busy_since_mono_ns;
-        bool want_realtime;
+        bool may_realtime;
         Realtime realtime;
+        RealtimeNeed realtime_need;
+        atomic_bool needs_realtime;
 
         HashTable targets, processes;
         HeapNode *heap; /* earliest first */

@@ -167,15 +167,21 @@ static bool wait_until(Sampler *s, uint64_t deadline_mono_ns)
         struct timespec timeout;
         struct epoll_event event;
         uint64_t now = mono_now_ns();
-        uint64_t ns = deadline_mono_ns > now ? deadline_mono_ns - now : 0;
+        uint64_t ns = deadline_mono_ns > now ? deadline_mono_ns - now : 0, late_ns = 0;
+        bool needed;
         int n;
 
         timeout.tv_sec = (time_t)(ns / NS_PER_S);
         timeout.tv_nsec = (long)(ns % NS_PER_S);
         atomic_store(&s->busy_since_mono_ns, 0);
-        realtime_account(&s->realtime, clock_ns(CLOCK_THREAD_CPUTIME_ID), now);
         n = epoll_pwait2(s->epoll_fd, &event, 1, deadline_mono_ns == NEVER ? NULL : &timeout, NULL);
-        atomic_store(&s->busy_since_mono_ns, mono_now_ns());
+        now = mono_now_ns();
+        atomic_store(&s->busy_since_mono_ns, now);
+        if (n == 0 && ns > 0)
+                late_ns = now - deadline_mono_ns;
+        needed = realtime_need(&s->realtime_need, late_ns, now);
+        atomic_store(&s->needs_realtime, needed);
+        realtime_step(&s->realtime, needed, clock_ns(CLOCK_THREAD_CPUTIME_ID), now);
         /* What is readable is seen when all sources are drained; only the order to stop is not. */
         return !(n == 1 && event.data.fd == s->stop_fd);
 }
@@ -212,7 +218,7 @@ static void *sampler_main(void *userdata)
 
         pthread_setname_np(pthread_self(), "sampler");
         prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
-        realtime_init(&s->realtime, "sampler", s->want_realtime, NICE);
+        realtime_init(&s->realtime, "sampler", s->may_realtime, NICE);
         do {
                 now = mono_now_ns();
                 read_wall_offset(s);
@@ -292,7 +298,7 @@ int sampler_new(Sampler **ret, const Config *config, Capture *capture, Worker *w
         s->max_stack_bytes = config->capture_max_stack_bytes;
         s->blocked_on = config->stacks_blocked_on;
         s->max_targets = config->capture_max_targets;
-        s->want_realtime = config->capture_realtime;
+        s->may_realtime = config->capture_realtime;
         s->stop_fd = s->epoll_fd = -1;
         list_init(&s->backlog);
         list_init(&s->process_list);
@@ -375,6 +381,11 @@ struct Mailbox *sampler_events(Sampler *s)
 unsigned sampler_n_targets(Sampler *s)
 {
         return atomic_load(&s->n_targets);
+}
+
+bool sampler_needs_realtime(Sampler *s)
+{
+        return atomic_load(&s->needs_realtime);
 }
 
 uint64_t sampler_busy_since_mono_ns(Sampler *s)

@@ -60,5 +60,7 @@ struct Mailbox;
 struct Mailbox *sampler_events(Sampler *s); /* of SamplerEvent, read by main */
 
 unsigned sampler_n_targets(Sampler *s);
+/* Whether it was woken up late lately: all CPUs are busy. */
+bool sampler_needs_realtime(Sampler *s);
 /* When the sampler began its current round (0: asleep): the watchdog's. */
 uint64_t sampler_busy_since_mono_ns(Sampler *s);

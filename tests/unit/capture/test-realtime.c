@@ -21,30 +21,59 @@ Test(realtime, is_given_up_by_a_busy_thread)
                 cr_skip_test("SCHED_FIFO is denied here");
         now = r.begin_mono_ns;
         cpu = r.begin_cpu_ns;
-        cr_assert_eq(policy(), SCHED_FIFO);
+        cr_assert_eq(policy(), SCHED_OTHER);
+        realtime_step(&r, false, cpu, now);
+        cr_assert_eq(policy(), SCHED_OTHER);
         /* A third of each second is its own. */
         for (int i = 0; i < 10; i++) {
-                realtime_account(&r, cpu += third, now + NS_PER_S / 2);
+                realtime_step(&r, true, cpu += third, now + NS_PER_S / 2);
                 cr_assert_eq(policy(), SCHED_FIFO);
-                realtime_account(&r, cpu, now += NS_PER_S);
+                realtime_step(&r, true, cpu, now += NS_PER_S);
         }
-        realtime_account(&r, cpu += third + 1, now + 1);
+        realtime_step(&r, true, cpu += third + 1, now + 1);
         cr_assert_eq(policy(), SCHED_OTHER);
         /* It was too much in this second, and is in the next one. */
-        realtime_account(&r, cpu, now += NS_PER_S);
+        realtime_step(&r, true, cpu, now += NS_PER_S);
         cr_assert_eq(policy(), SCHED_OTHER);
-        realtime_account(&r, cpu += third + 1, now += NS_PER_S);
+        realtime_step(&r, true, cpu += third + 1, now += NS_PER_S);
         cr_assert_eq(policy(), SCHED_OTHER);
-        realtime_account(&r, cpu += third, now += NS_PER_S);
+        realtime_step(&r, true, cpu += third, now += NS_PER_S);
         cr_assert_eq(policy(), SCHED_FIFO);
+        realtime_step(&r, false, cpu, now + 1);
+        cr_assert_eq(policy(), SCHED_OTHER);
 }
 
-Test(realtime, only_if_wanted)
+Test(realtime, only_if_allowed)
 {
         Realtime r;
 
         realtime_init(&r, "test", false, 0);
+        realtime_step(&r, true, r.begin_cpu_ns, r.begin_mono_ns + 10 * NS_PER_S);
         cr_assert_eq(policy(), SCHED_OTHER);
-        realtime_account(&r, r.begin_cpu_ns, r.begin_mono_ns + 10 * NS_PER_S);
-        cr_assert_eq(policy(), SCHED_OTHER);
+}
+
+Test(realtime, is_needed_while_wake_ups_are_late)
+{
+        const uint64_t late = 2 * NS_PER_MS;
+        RealtimeNeed n = {0};
+        uint64_t now = 100 * NS_PER_S;
+
+        cr_assert_not(realtime_need(&n, NS_PER_MS / 2, now));
+        cr_assert(realtime_need(&n, late, now));
+        cr_assert(realtime_need(&n, 0, now + 9 * NS_PER_S));
+        /* What comes late in spite of it makes it no longer. */
+        cr_assert(realtime_need(&n, late, now + 9 * NS_PER_S));
+        cr_assert_not(realtime_need(&n, 0, now += 10 * NS_PER_S));
+        /* Late again: the CPUs are still busy. */
+        cr_assert(realtime_need(&n, late, now += NS_PER_S));
+        cr_assert(realtime_need(&n, 0, now + 19 * NS_PER_S));
+        cr_assert_not(realtime_need(&n, 0, now += 20 * NS_PER_S));
+        for (int i = 0; i < 10; i++) {
+                cr_assert(realtime_need(&n, late, now));
+                now = n.until_mono_ns;
+        }
+        cr_assert_eq(n.hold_ns, 600 * NS_PER_S);
+        /* Much later. */
+        cr_assert(realtime_need(&n, late, now += 20 * NS_PER_S));
+        cr_assert_eq(n.hold_ns, 10 * NS_PER_S);
 }
