@@ -106,13 +106,13 @@ class Bystander(Lifecycle):
         got = self.all_settled([t["segment"]])[t["segment"]]
         self.assert_contiguous(got)
         c = self.daemon.counters()
-        # What the host's other load has cost is counted: nothing else is missing.
+        # From when its start was read; what the host's other load has cost is counted: nothing else is missing.
         late = c["samples_late"] + c["samples_unstable"]
-        self.assertGreaterEqual(len(got), (end["stop"] - t["start"]) / PERIOD_MS - late - 3)
+        self.assertGreaterEqual(len(got), (end["stop"] - got[0]["time"]) / PERIOD_MS - late - 3)
         self.assertGreaterEqual(end["stop"], got[-1]["time"])
         self.assertLess(end["stop"] - got[-1]["time"], PERIOD_MS * (3 + late))
-        for s in got[1:]:
-            self.assertIn("wait_for_end", " ".join(s["stack"]))
+        # Beside the span's start and stop.
+        self.assertGreaterEqual(sum("wait_for_end" in " ".join(s["stack"]) for s in got), len(got) - 6)
         self.assert_all_free()
 
     def test_threads_end(self):
@@ -198,21 +198,33 @@ class Bystander(Lifecycle):
         self.assert_right(segments)
         self.assert_bystander_complete()
 
-    def test_libraries(self):
-        """Code that comes is named, and no code that is gone."""
-        lines = self.lifecycle("plugin", "plugins", "one", PROGRAMS / "plugin-a.so", PROGRAMS / "plugin-b.so").finish()
-        [segment] = merge(lines)
-        got = self.all_settled([segment])[segment]
-        self.assert_contiguous(got)
-        plugins = {}
-        for s in got:
+    def plugins(self, segment):
+        """The plugins' functions in the stacks of a segment so far, in order, by their markers."""
+        found = {}
+        for s in self.snapshots(segment):
             names = set(re.findall(r"\bin_plugin_[ab]\b", " ".join(s["stack"])))
-            plugins.setdefault(marker(s["stack"]), []).append(names)
-        a, b = {"in_plugin_a"}, {"in_plugin_b"}
-        for name, right in (("marker_00", set()), ("marker_01", a), ("marker_02", set()), ("marker_03", b)):
+            found.setdefault(marker(s["stack"]), []).append("".join(sorted(names)))
+        return found
+
+    def test_libraries(self):
+        """Code that comes is named, and none that is gone, but that which was replaced between two samples by as
+        much at the same place: that is found out a moment later."""
+        program = self.lifecycle("plugin", "plugins", "one", PROGRAMS / "plugin-a.so", PROGRAMS / "plugin-b.so")
+        lines = [program.line() for _ in range(4)]
+        [segment] = merge(lines)
+        wait_until(lambda: self.plugins(segment).get("marker_04", []).count("in_plugin_a") >= 3, 30, "the last plugin")
+        self.go_on(program)
+        program.finish()
+        [got] = self.all_settled([segment]).values()
+        self.assert_contiguous(got)
+        plugins = self.plugins(segment)
+        for name, right in (("marker_00", ""), ("marker_01", "in_plugin_a"), ("marker_02", ""),
+                            ("marker_03", "in_plugin_b")):
             with self.subTest(marker=name):
                 self.assertGreaterEqual(plugins[name].count(right), 3)
                 self.assertEqual([p for p in plugins[name] if p != right], [])
+        last = plugins["marker_04"]
+        self.assertEqual(set(last[last.index("in_plugin_a"):]), {"in_plugin_a"})
         # Else there was nothing to be confused.
         bases = [line["base"] for line in lines if "base" in line]
         self.assertEqual(bases, bases[:1] * 3)
@@ -253,7 +265,7 @@ class Leaks(Lifecycle):
         return self.daemon_fds(), self.daemon_rss_kb()
 
     def test_rounds(self):
-        rounds = [self.round(i) for i in range(6)]
+        rounds = [self.round(i) for i in range(5)]
         print("descriptors, kB:", rounds)
         self.assertLessEqual(rounds[-1][0], rounds[1][0])
         if "libasan" not in pathlib.Path(f"/proc/{self.daemon.process.pid}/maps").read_text():

@@ -165,7 +165,7 @@ static void *thread_main(void *arg)
         work_in(t->marker, t->ms, t->burns);
         if (t->stops) {
                 end(t->client, &t->span);
-                work_in((t->marker + 2) % N_MARKERS, 60, true);
+                work_in((t->marker + 2) % N_MARKERS, 60, t->burns);
         }
         return NULL;
 }
@@ -274,6 +274,7 @@ static void run_crowd(char **args)
                 threads[i] = (Thread){.client = clients[i / 9],
                         .marker = i % N_MARKERS,
                         .ms = 2000,
+                        .burns = i % 8 == 0,
                         .stops = i % 3};
                 thread_start(&threads[i]);
         }
@@ -454,8 +455,16 @@ static NOINLINE void call_plugin(void *arg)
         NO_TAIL_CALL();
 }
 
-/* plugin SERVICE INSTANCE A B: code comes and goes amid a span: in marker_01 A, in _02 none, in _03 B, in _04 A
- * right after B. */
+static void call_until_input(void *nothing)
+{
+        ((void (*)(Body, void *))plugin_function)(work_until_input, nothing);
+        NO_TAIL_CALL();
+}
+
+/*
+ * plugin SERVICE INSTANCE A B: code comes and goes amid a span: in marker_01 A, in marker_02 none, in marker_03 B, and
+ * straight afterwards, in marker_04, A, until a character is read.
+ */
 static void run_plugin(char **args)
 {
         struct swprof *c = connect_daemon(args[0], args[1]);
@@ -468,12 +477,12 @@ static void run_plugin(char **args)
         load(args[2], "in_plugin_a");
         in_marker(1, call_plugin, &w);
         dlclose(plugin);
-        work_in(2, 60, true);
+        work_in(2, 100, true);
         load(args[3], "in_plugin_b");
         in_marker(3, call_plugin, &w);
         dlclose(plugin);
         load(args[2], "in_plugin_a");
-        in_marker(4, call_plugin, &w);
+        in_marker(4, call_until_input, NULL);
         dlclose(plugin);
         end(c, &span);
         swprof_close(c);
