@@ -70,17 +70,17 @@ class Lifecycle(SwprofdTest):
         program.process.stdin.write("x")
         program.process.stdin.flush()
 
-    def assert_right(self, segments, n_least=3, n_markers=1):
+    def assert_right(self, segments, n_least=3):
         """All of these are over: each has samples, only its own, only of its time. Return: the samples."""
         found = self.all_settled(segments)
         for segment, t in segments.items():
             got = found[segment]
             self.assert_contiguous(got)
             self.assertGreaterEqual(len(got), n_least, t)
-            self.assertGreaterEqual(got[0]["time"], int(t["start"]), t)
-            self.assertLessEqual(got[-1]["time"], t["stop"] if "stop" in t else t["death"], t)
             markers = [m for m in (marker(s["stack"]) for s in got) if m]
             self.assertEqual(set(markers), {t["marker"]}, t)
+            self.assertGreaterEqual(got[0]["time"], int(t["start"]), t)
+            self.assertLessEqual(got[-1]["time"], t["stop"] if "stop" in t else t["death"], t)
         return found
 
     def assert_all_free(self):
