@@ -165,7 +165,7 @@ static void *thread_main(void *arg)
         work_in(t->marker, t->ms, t->burns);
         if (t->stops) {
                 end(t->client, &t->span);
-                work_in((t->marker + 2) % N_MARKERS, 60, t->burns);
+                work_in((t->marker + 2) % N_MARKERS, 60, true);
         }
         return NULL;
 }
