@@ -85,10 +85,11 @@ class Lifecycle(SwprofdTest):
             self.assertLessEqual(got[-1]["time"], t["stop"] if "stop" in t else t["death"], t)
         return [len(got) for got in found.values()]
 
-    def assert_all_free(self):
+    def assert_all_free(self, n_live=0):
+        """But for those of n_live segments."""
         def free():
             status = self.daemon.status()
-            return not status["slots"] and not status["capture"].get("targets")
+            return len(status["slots"]) == int(status["capture"]["targets"]) == n_live
         wait_until(free, 15, "slots and targets to be free")
 
 
@@ -103,6 +104,7 @@ class Bystander(Lifecycle):
         self.bystander_segment = self.bystander.line()
 
     def assert_bystander_complete(self):
+        self.assert_all_free(n_live=1)
         [end] = self.bystander.finish()
         t = self.bystander_segment
         got = self.all_settled([t["segment"]])[t["segment"]]
