@@ -151,6 +151,7 @@ class Bystander(Lifecycle):
     def test_exec(self):
         self.exec("leader")
         self.exec("thread")
+        self.exec("forked")
         self.assert_bystander_complete()
 
     def test_fork(self):

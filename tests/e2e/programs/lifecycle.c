@@ -14,7 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "program.h"
@@ -359,7 +359,10 @@ static void exec_elsewhere(void *arg)
         work(&(Work){.ms = FOREVER, .burns = true});
 }
 
-/* exec SERVICE INSTANCE leader|thread: this thread or another makes another program of the process. */
+/*
+ * exec SERVICE INSTANCE leader|thread|forked: this thread or another makes another program of the process; forked: a
+ * child has the connection, too, and lives as long, so that it is not closed.
+ */
 static void run_exec(char **args)
 {
         struct swprof *c = connect_daemon(args[0], args[1]);
@@ -367,7 +370,11 @@ static void run_exec(char **args)
 
         wait_watched(c, OPERATION);
         begin(c, &span, 0);
-        in_marker(0, strcmp(args[2], "leader") == 0 ? exec_here : exec_elsewhere, NULL);
+        if (strcmp(args[2], "forked") == 0 && fork() == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                pause();
+        }
+        in_marker(0, strcmp(args[2], "thread") == 0 ? exec_elsewhere : exec_here, NULL);
 }
 
 static void run_becomes(char **nothing)
