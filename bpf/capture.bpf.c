@@ -109,6 +109,7 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
 
         s->mono_ns = bpf_ktime_get_ns();
         s->task_start_boottime = t->start_boottime;
+        s->task_exec_id = t->self_exec_id;
         s->state = t->__state;
         s->runtime_ns = t->se.sum_exec_runtime;
         s->run_delay_ns = t->sched_info.run_delay;
@@ -119,7 +120,10 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         s->n_kstack = 0;
         s->ustack_id = -1;
         s->kstack_id = -1;
-        if (!mm || (s->start_boottime && s->start_boottime != s->task_start_boottime))
+        if (!mm)
+                return false;
+        if (s->start_boottime &&
+                (s->start_boottime != s->task_start_boottime || s->exec_id != s->task_exec_id))
                 return false;
         s->exec_vm = mm->exec_vm;
         s->mm = (__u64)mm;

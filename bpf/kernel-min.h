@@ -49,6 +49,7 @@ struct task_struct {
         unsigned long nvcsw;
         unsigned long nivcsw;
         __u64 start_boottime;
+        __u64 self_exec_id; /* one more with each exec */
         struct sched_entity se;
         struct sched_info sched_info;
         struct thread_struct thread;

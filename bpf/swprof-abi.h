@@ -25,7 +25,7 @@ enum swp_status {
         SWP_COPIED,    /* registers and stack are consistent */
         SWP_ON_CPU,    /* runs: ask for a shot */
         SWP_UNSTABLE,  /* ran while it was read */
-        SWP_GONE,      /* no such thread, or another one by now */
+        SWP_GONE,      /* no such thread, or another one or another program by now */
         SWP_FAULT,     /* not a byte of the stack could be read, or not a 64-bit thread, or its
                           stack lies in memory whose owner could make a reader wait */
         SWP_NO_ROOM,   /* off CPU, has run, and the request brought no buffer */
@@ -41,6 +41,7 @@ struct swp_slot {
         __u32 flags;          /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
+        __u64 exec_id;        /* and of the program that it runs */
         __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
         __u32 request;    /* number of this request */
         /* answer */
@@ -58,6 +59,7 @@ struct swp_slot {
         __u64 turn_ns; /* what it has used since, as of the last tick if it is there still */
         __u64 puller_sched_ns; /* pulls of one off CPU: when the thread that pulls came onto its own */
         __u64 task_start_boottime;
+        __u64 task_exec_id;
         __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */
         __u64 mm;      /* its address: changes at exec */
         __u64 process_start_boottime;
@@ -95,5 +97,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 624, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 640, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

@@ -40,7 +40,7 @@ struct CaptureThread {
         uint64_t known_switches;
         bool known_waits; /* it blocked then, when these were: */
         uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
-        uint64_t start_boottime;
+        uint64_t start_boottime, exec_id;
         uint64_t other_addr;
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;

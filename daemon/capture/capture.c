@@ -117,6 +117,7 @@ static void thread_request(CaptureThread *t, size_t want)
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
+        s->exec_id = t->exec_id;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
         __atomic_store_n(&s->request, ++c->last_request, __ATOMIC_RELEASE);
@@ -345,7 +346,8 @@ int capture_finish(CaptureThread *t, CaptureResult *ret)
         return 0;
 }
 
-/* Remembers who the thread is, so that no later one with its number is taken for it. */
+/* Remembers who the thread is and what it runs, so that no later one with its number is taken for
+ * it, and neither is itself after exec: its connection to the daemon need not end with that. */
 static int thread_identify(CaptureThread *t)
 {
         int r;
@@ -354,6 +356,7 @@ static int thread_identify(CaptureThread *t)
         if (r)
                 return error_trace(r);
         t->start_boottime = thread_slot(t)->task_start_boottime;
+        t->exec_id = thread_slot(t)->task_exec_id;
         /* Signal 0 is none: the kernel just looks whether the thread is one of that process (EPERM:
          * it is). */
         if (syscall(SYS_tgkill, t->pid, t->tid, 0) < 0 && errno == ESRCH)

@@ -32,7 +32,7 @@ typedef enum CaptureStatus {
         CAPTURE_TAKEN,    /* copy is filled in */
         CAPTURE_RUNNING,  /* on CPU: a shot is out */
         CAPTURE_UNSTABLE, /* ran while it was read: pull again */
-        CAPTURE_GONE,     /* the thread has ended */
+        CAPTURE_GONE,     /* the thread has ended, or runs another program */
         CAPTURE_FAULT,    /* its stack cannot be read: not mapped, or memory whose owner could make
                               the reader wait (of a file, or under userfaultfd) */
         CAPTURE_BUSY,     /* no buffer is free now: pull again */

@@ -131,6 +131,15 @@ void listener_watch_changed(Listener *l, Instance *instance)
                         peer_watch_changed(p);
 }
 
+void listener_catch_up(Listener *l)
+{
+        Peer *p, *next;
+
+        list_for_each_safe (p, next, &l->peers.peers, link)
+                if (core_client_segments(l->peers.core, p->id) > 0)
+                        peer_catch_up(p);
+}
+
 void listener_clients(
         Listener *l, void (*each)(void *userdata, const ClientInfo *info), void *userdata)
 {

@@ -40,6 +40,10 @@ void listener_set_config(Listener *l, const Config *config);
  * pages. */
 void listener_watch_changed(Listener *l, Instance *instance);
 
+/* Reads what clients with live segments have sent before the call, at once and not a few packets at
+ * a time. Not from within a call of ours. */
+void listener_catch_up(Listener *l);
+
 /* Visits each client, for the status. */
 typedef struct ClientInfo {
         pid_t pid;

@@ -23,6 +23,9 @@
 /* A peer that sends without pause gives way to the others after that many packets. */
 #define PACKETS_PER_WAKEUP 16
 
+/* No socket holds more of them, unless root has said so (SO_SNDBUFFORCE). */
+#define PACKETS_UNREAD_MAX 1024
+
 /* One packet, never blocking; `attach` is a descriptor for the client, or -1. Return: 0, -EAGAIN,
  * -errno. */
 static int peer_send(Peer *p, const Swprof__DaemonPacket *packet, int attach)
@@ -294,6 +297,12 @@ static int peer_on_io(sd_event_source *source, int fd, uint32_t events, void *us
                 for (unsigned i = 0; i < PACKETS_PER_WAKEUP && peer_receive(p); i++)
                         ;
         return 0;
+}
+
+void peer_catch_up(Peer *p)
+{
+        for (unsigned i = 0; i < PACKETS_UNREAD_MAX && peer_receive(p); i++)
+                ;
 }
 
 static int peer_on_exit(sd_event_source *source, int fd, uint32_t events, void *userdata)

@@ -16,7 +16,7 @@
 /*
  * One connection of the span socket, from accept to close. A peer lives in its set, which holds
  * what all share, and frees itself when its socket, its process or its own mistake ends it; only
- * ever from its own event sources, never while core calls us.
+ * ever from its own event sources or peer_catch_up(), never while core calls us.
  */
 
 /* span.proto: the largest packet from the daemon. */
@@ -63,6 +63,9 @@ void peer_set_deinit(PeerSet *s);
 int peer_new(PeerSet *s, int fd);
 Peer *peer_free(Peer *p);
 DEFINE_CLEANUP(Peer *, peer_free)
+
+/* Reads what it has sent before the call. It may be gone then. */
+void peer_catch_up(Peer *p);
 
 /* The instance has another watch list: sends it as soon as the socket takes it. */
 void peer_watch_changed(Peer *p);

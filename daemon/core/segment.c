@@ -409,7 +409,12 @@ void segment_stop(Segment *s, uint64_t stop_mono_ns, bool seen, Now now)
                 return;
         }
         segment_halt(s, now);
-        segment_step(s, now);
+        /* Its client may have said by now that it had ended before, unread so far: what is due
+         * waits for the next step. */
+        if (seen)
+                segment_step(s, now);
+        else
+                segment_schedule(s, now);
 }
 
 static bool segment_settled(const Segment *s, Now now)

@@ -91,12 +91,21 @@ static int on_sampler(sd_event_source *source, int fd, uint32_t revents, void *u
         return 0;
 }
 
+/* What is due now is delivered for want of a word that its request had ended before. It may have
+ * been waiting to be read for long. */
+static void step_core(Manager *m, Now now)
+{
+        if (m->listener && core_next_mono_ns(m->core, now) <= now.mono_ns)
+                listener_catch_up(m->listener);
+        core_step(m->core, now);
+}
+
 static int on_worker(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
         Manager *m = userdata;
 
         stack_table_dispatch(m->stacks);
-        core_step(m->core, now_get());
+        step_core(m, now_get());
         return 0;
 }
 
@@ -135,7 +144,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         Now now = now_get();
 
         m->timer_mono_ns = UINT64_MAX;
-        core_step(m->core, now);
+        step_core(m, now);
         if (m->session)
                 session_step(m->session, now);
         stack_table_send(m->stacks);
@@ -220,7 +229,9 @@ static int on_stop_signal(
         log_info("stopping: delivering what the live segments have");
         sd_notify(false, "STOPPING=1\nSTATUS=Delivering the last snapshots");
         m->stop_mono_ns = mono_now_ns();
-        /* All clients go, and so all their segments stop now. */
+        /* All clients go, and so all their segments stop now, unless they have before. */
+        if (m->listener)
+                listener_catch_up(m->listener);
         m->listener = listener_free(m->listener);
         m->control = control_server_free(m->control);
         return 0;

@@ -154,9 +154,10 @@ struct Process {
         ProcMap *map;                  /* NULL: none yet */
         CaptureSpace map_space, space; /* when it was asked for; at the newest capture */
         CaptureSpace load_space;
-        uint64_t load_ticket; /* in flight, 0: none */
-        bool load_wanted;     /* one more */
-        bool load_unsent;     /* counted in n_loads_unsent */
+        uint64_t map_mono_ns, load_mono_ns; /* when they were asked for */
+        uint64_t load_ticket;               /* in flight, 0: none */
+        bool load_wanted;                   /* one more */
+        bool load_unsent;                   /* counted in n_loads_unsent */
         uint64_t unused_since_mono_ns;
 };
 

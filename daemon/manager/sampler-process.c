@@ -11,6 +11,10 @@
 /* A process' map outlives its last target so long: the next request is mostly near. */
 #define KEEP_NS (30 * NS_PER_S)
 
+/* Captures tell when code comes or goes, but not when between two of them as much comes as goes: a
+ * plugin that is loaded anew. So maps are read anew after that long. */
+#define REFRESH_NS (500 * NS_PER_MS)
+
 #define MAX_PARKED       256
 #define MAX_PARKED_BYTES (8U << 20)
 #define MAX_KERNEL_PCS   32
@@ -241,6 +245,8 @@ SampleFate process_take_sample(
         p->space = result->space;
         if (!p->map || !space_equal(&p->space, &p->map_space))
                 return park(p, t, result, time);
+        if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
+                process_want_map(p);
         u = unwind(p->sampler, result, p->map);
         if (u.status == UNWIND_NO_MAPPING)
                 return park(p, t, result, time);
@@ -271,6 +277,7 @@ static void send_load(Process *p)
         if (sent) {
                 p->load_ticket = ++s->last_ticket;
                 p->load_space = p->space;
+                p->load_mono_ns = mono_now_ns();
                 p->load_wanted = false;
         }
         if (p->load_unsent == sent) {
@@ -316,20 +323,28 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
 {
         Process *p = process_find(s, answer->pid);
         Parked *k, *next_parked;
+        ProcMap *map = answer->map;
 
         if (!p || p->load_ticket != answer->ticket) {
-                procmap_unref(answer->map);
+                procmap_unref(map);
                 return;
         }
         p->load_ticket = 0;
-        if (answer->map) {
+        p->map_mono_ns = p->load_mono_ns;
+        if (map) {
+                /* The same one: newest stacks that were unwound with it can be compared still. */
+                if (p->map && procmap_same_code(p->map, map))
+                        map = procmap_ref(p->map);
+                else
+                        procmap_ref(map);
+                procmap_unref(answer->map);
                 procmap_unref(p->map);
-                p->map = answer->map;
+                p->map = map;
                 p->map_space = p->load_space;
         }
         list_for_each_safe (k, next_parked, &p->parked, link)
                 if (k->ticket <= answer->ticket)
-                        unpark(p, k, answer->map);
+                        unpark(p, k, map);
         if (p->load_wanted)
                 send_load(p);
 }

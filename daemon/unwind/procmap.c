@@ -168,6 +168,34 @@ ProcMap *procmap_unref(ProcMap *p)
         return NULL;
 }
 
+static const Mapping *next_code(const ProcMap *p, size_t *i)
+{
+        while (*i < p->n && !p->mappings[*i].exec)
+                (*i)++;
+        return *i < p->n ? &p->mappings[(*i)++] : NULL;
+}
+
+static bool mapping_equal(const Mapping *a, const Mapping *b)
+{
+        return a->start == b->start && a->end == b->end && a->offset == b->offset &&
+               a->inode == b->inode && a->dev_major == b->dev_major &&
+               a->dev_minor == b->dev_minor && a->module == b->module;
+}
+
+bool procmap_same_code(const ProcMap *a, const ProcMap *b)
+{
+        size_t i = 0, k = 0;
+
+        for (;;) {
+                const Mapping *m = next_code(a, &i), *n = next_code(b, &k);
+
+                if (!m || !n)
+                        return m == n;
+                if (!mapping_equal(m, n))
+                        return false;
+        }
+}
+
 const Mapping *procmap_find(const ProcMap *p, uint64_t addr)
 {
         const Mapping *m = p->mappings;

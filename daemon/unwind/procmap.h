@@ -48,5 +48,8 @@ ProcMap *procmap_ref(ProcMap *p);
 ProcMap *procmap_unref(ProcMap *p);
 DEFINE_CLEANUP(ProcMap *, procmap_unref)
 
+/* Whether the same code is at the same places. */
+bool procmap_same_code(const ProcMap *a, const ProcMap *b);
+
 /* The mapping that covers the address, or NULL. */
 const Mapping *procmap_find(const ProcMap *p, uint64_t addr);

@@ -51,7 +51,8 @@ struct swprof_options {
 /*
  * A request on a thread: in SkyWalking's words, a segment with its first span. In the caller's
  * memory, from its start to its stop; what is inside is the library's. A span that is not stopped
- * stays live for the daemon until its thread ends or the client is closed.
+ * stays live for the daemon until its thread ends or executes another program, or the client is
+ * closed.
  */
 struct swprof_span {
         uint64_t priv[48];

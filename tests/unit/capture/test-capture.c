@@ -626,6 +626,43 @@ ParameterizedTest(int *backend, capture, threads_of_others_and_none)
         cr_assert_null(ct);
 }
 
+/* It has the same number and the same start, but nothing to do any more with what it did. */
+BACKENDS(capture, gone_with_exec)
+ParameterizedTest(int *backend, capture, gone_with_exec)
+{
+        Config config = config_of(*backend);
+        _cleanup_(capture_freep) Capture *c = new_capture(&config);
+        _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
+        int go = eventfd(0, 0), done[2];
+        CaptureResult r;
+        uint64_t value;
+        pid_t child;
+        char byte;
+
+        cr_assert_eq(pipe2(done, O_CLOEXEC), 0);
+        child = fork();
+        if (child == 0) {
+                if (read(go, &value, sizeof(value)) == sizeof(value))
+                        execl("/bin/sleep", "sleep", "1000", NULL);
+                _exit(1);
+        }
+        close(done[1]);
+        cr_assert_eq(capture_thread_new(c, &ct, child, child, NULL), 0);
+        cr_assert_eq(pull_asleep(c, ct, &r), CAPTURE_TAKEN);
+        capture_release(ct);
+        eventfd_write(go, 1);
+        cr_assert_eq(read(done[0], &byte, 1), 0, "closed by exec");
+        cr_assert_eq(capture_pull(c, &ct, 1, &r), 0);
+        cr_assert_eq(r.status, CAPTURE_GONE);
+        capture_thread_forget(ct);
+        cr_assert_eq(capture_pull(c, &ct, 1, &r), 0);
+        cr_assert_eq(r.status, CAPTURE_GONE);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        close(done[0]);
+        close(go);
+}
+
 /* ---- running threads ---- */
 
 BACKENDS(capture, running_thread)

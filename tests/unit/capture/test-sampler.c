@@ -630,6 +630,24 @@ Test(sampler, reads_the_map_anew_when_code_was_mapped)
         end();
 }
 
+/* Nothing tells of code that was replaced by as much other code. */
+Test(sampler, reads_the_map_anew_after_a_while)
+{
+        SamplerEvent e;
+        unsigned n_loads;
+
+        begin(sleeper, UNWIND_MODE_DWARF);
+        add(1);
+        e = next_of(SAMPLER_STACK);
+        drop(&e);
+        n_loads = atomic_load(&worker.n_loads);
+        while (atomic_load(&worker.n_loads) == n_loads) {
+                eventfd_write(wake_fd, 1);
+                e = next_of(SAMPLER_SAMPLE);
+        }
+        end();
+}
+
 Test(sampler, ended_thread)
 {
         SamplerEvent e;

@@ -10,6 +10,7 @@ int fake_result;
 Instance *fake_instance;
 SpanStartEvent fake_start;
 uint64_t fake_time;
+unsigned fake_n_segments;
 
 static unsigned watch_n;
 static const char **watch;
@@ -119,5 +120,5 @@ void core_client_gone(Core *c, uint64_t client, Now now)
 
 unsigned core_client_segments(Core *c, uint64_t client)
 {
-        return 0;
+        return fake_n_segments;
 }

@@ -11,6 +11,7 @@ extern int fake_result;           /* of the next span calls */
 extern Instance *fake_instance;   /* the last one attached, or NULL */
 extern SpanStartEvent fake_start; /* the last one; its strings are gone */
 extern uint64_t fake_time;        /* of the last stop or switch */
+extern unsigned fake_n_segments;  /* of every client */
 
 void fake_watch(unsigned n, const char **operations);
 

@@ -110,6 +110,29 @@ Test(listener, all_events)
         cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 5);
 }
 
+/* All that was sent before, not just what a peer's turn has room for; of those that matter. */
+Test(listener, catch_up)
+{
+        int fd = client_ready(), other = client_ready();
+
+        for (unsigned i = 0; i < 100; i++)
+                client_start(fd, "seg", gettid(), mono_now_ns());
+        listener_catch_up(listener);
+        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 0);
+        fake_n_segments = 1;
+        listener_catch_up(listener);
+        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 100);
+        fake_take();
+        /* Also its end, and its mistakes. */
+        close(fd);
+        cr_assert_eq(send(other, "x", 1, 0), 1);
+        listener_catch_up(listener);
+        cr_assert_str_eq(fake_take(), "gone\ndetach i\ngone\ndetach i\n");
+        cr_assert_eq(n_removed, 2);
+        client_expect_error(other, "");
+        close(other);
+}
+
 Test(listener, watch)
 {
         const char *two[] = {"/a", "/b"};

@@ -67,6 +67,41 @@ Test(procmap, no_mappings, .fini = check_leaks)
         cr_assert_null(procmap_find(p, 0));
 }
 
+Test(procmap, same_code, .fini = check_leaks)
+{
+        static const char *const others[] = {
+                "1000-2000 r-xp 00000000 08:01 5 /a\n4000-5000 r-xp 00000000 08:01 7 /b\n",
+                "1000-2000 r-xp 00000000 08:01 5 /a\n4000-5000 r-xp 00001000 08:01 6 /b\n",
+                "1000-2000 r-xp 00000000 08:01 5 /a\n4000-6000 r-xp 00000000 08:01 6 /b\n",
+                "1000-2000 r-xp 00000000 08:01 5 /a\n3000-5000 r-xp 00000000 08:01 6 /b\n",
+                "1000-2000 r-xp 00000000 08:02 5 /a\n4000-5000 r-xp 00000000 08:01 6 /b\n",
+                "1000-2000 r-xp 00000000 08:01 5 /a\n",
+                "1000-2000 r-xp 00000000 08:01 5 /a\n4000-5000 r--p 00000000 08:01 6 /b\n",
+                "",
+        };
+        _cleanup_(procmap_unrefp) ProcMap *p = NULL, *same = NULL;
+
+        cr_assert_eq(parse(&p, "1000-2000 r-xp 00000000 08:01 5 /a\n"
+                               "2000-3000 rw-p 00000000 00:00 0 \n"
+                               "4000-5000 r-xp 00000000 08:01 6 /b\n"),
+                0);
+        /* Data comes and goes all the time. */
+        cr_assert_eq(parse(&same, "0000-0800 r--p 00000000 08:01 5 /a\n"
+                                  "1000-2000 r-xp 00000000 08:01 5 /a\n"
+                                  "4000-5000 r-xp 00000000 08:01 6 /b\n"
+                                  "6000-7000 rw-p 00000000 00:00 0 \n"),
+                0);
+        cr_assert(procmap_same_code(p, same));
+        cr_assert(procmap_same_code(same, p));
+        for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+                _cleanup_(procmap_unrefp) ProcMap *other = NULL;
+
+                cr_assert_eq(parse(&other, others[i]), 0);
+                cr_assert_not(procmap_same_code(p, other), "%zu", i);
+                cr_assert_not(procmap_same_code(other, p), "%zu", i);
+        }
+}
+
 Test(procmap, malformed, .fini = check_leaks)
 {
         static const char *const texts[] = {
