@@ -284,6 +284,7 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         struct swp_buffer *b = NULL;
         __u32 index = s->buffer, found = SWP_FAULT;
 
+        s->puller_sched_ns = bpf_get_current_task_btf()->sched_info.last_arrival;
         if (!fill_task(s, t))
                 return SWP_GONE;
         if (task_on_cpu(t)) {
@@ -297,7 +298,6 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         if (s->switches == s->known_switches)
                 return SWP_UNCHANGED;
         fill_turn(s, t);
-        s->puller_sched_ns = bpf_get_current_task_btf()->sched_info.last_arrival;
 
         if (fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t)))
                 found = find_stack(s, t);
@@ -320,8 +320,9 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
         }
 
         barrier();
+        /* What is filled in is of before it came. */
         if (task_on_cpu(t))
-                return SWP_ON_CPU;
+                return b ? SWP_ON_CPU : SWP_UNSTABLE;
         barrier();
         if (task_switches(t) != s->switches)
                 return SWP_UNSTABLE;

@@ -57,7 +57,7 @@ struct swp_slot {
         __u64 voluntary;        /* nvcsw: how often it has blocked */
         __u64 arrival_sched_ns; /* when it came */
         __u64 turn_ns; /* what it has used since, as of the last tick if it is there still */
-        __u64 puller_sched_ns; /* pulls of one off CPU: when the thread that pulls came onto its own */
+        __u64 puller_sched_ns; /* pulls: when the thread that pulls came onto its own */
         __u64 task_start_boottime;
         __u64 task_exec_id;
         __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */

@@ -2,6 +2,10 @@
 #include <string.h>
 
 #include "capture/capture-private.h"
+#include "util/time.h"
+
+/* The kernel counts what a running thread has used at each tick (CONFIG_HZ is 100 at least). */
+#define TICK_MAX_NS (10 * NS_PER_MS)
 
 /* The lists of program counters of a shot. Return: whether they belong to it without a doubt. */
 static bool result_fill_shot(CaptureThread *t, CaptureResult *r)
@@ -66,9 +70,10 @@ uint64_t thread_run_delay_ns(const CaptureThread *t)
 }
 
 /*
- * When the wait was over in which the last capture met the thread; 0: not known. It has blocked at most once since, now. As long
- * as it came onto a CPU just once, it came then. Else it was preempted, and all that is known is
- * when it woke up: what has passed since went to running and to wanting to.
+ * When the wait was over in which the last capture met the thread; 0: not known. It has blocked at
+ * most once since, now. As long as it came onto a CPU just once, it came then. Else it was
+ * preempted, and all that is known is when it woke up: what has passed since went to running and to
+ * wanting to.
  */
 static uint64_t wait_end(
         const CaptureThread *t, bool on_cpu, uint64_t came_mono_ns, const CaptureResult *r)
@@ -80,6 +85,8 @@ static uint64_t wait_end(
                 return 0;
         if (s->switches == t->known_switches + !on_cpu)
                 return came_mono_ns;
+        if (until == 0)
+                return 0;
         return until - (r->runtime_ns - t->known_runtime_ns) -
                (r->run_delay_ns - t->known_run_delay_ns);
 }
@@ -89,12 +96,15 @@ void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
         const SchedClock *clock = &t->capture->sched_clock;
         const struct swp_slot *s = thread_slot(t);
         uint64_t came = sched_clock_mono_ns(clock, s->arrival_sched_ns, s->mono_ns);
+        uint64_t turn_ns = s->mono_ns - came; /* with what followed it */
 
         if (came == 0)
                 return;
-        if (on_cpu && s->mono_ns - came > s->turn_ns)
-                r->runtime_ns += s->mono_ns - came - s->turn_ns;
-        if (r->blocked)
+        if (on_cpu && turn_ns > s->turn_ns)
+                r->runtime_ns +=
+                        turn_ns - s->turn_ns < TICK_MAX_NS ? turn_ns - s->turn_ns : TICK_MAX_NS;
+        /* Of threads that other classes schedule than the fair one the kernel does not keep it. */
+        if (r->blocked && s->turn_ns < turn_ns + NS_PER_MS)
                 r->waits_since_mono_ns =
                         sched_clock_mono_ns(clock, s->arrival_sched_ns + s->turn_ns, s->mono_ns);
         r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
@@ -120,6 +130,8 @@ CaptureResult thread_result(CaptureThread *t)
                         (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
         };
 
+        if (s->puller_sched_ns && !s->shot)
+                sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
         memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
         r.copy.addr = s->copy_addr;
         if (r.status == CAPTURE_TAKEN && s->shot && !result_fill_shot(t, &r))
@@ -135,8 +147,6 @@ CaptureResult thread_result(CaptureThread *t)
                 r.copy.other_bytes = r.copy.bytes + SWP_OTHER_AT;
         }
         if (r.status == CAPTURE_TAKEN) {
-                if (s->puller_sched_ns && !s->shot)
-                        sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
                 result_fill_turn(t, s->shot, &r);
                 t->known_switches = s->shot ? NOT_KNOWN : s->switches;
                 t->known_waits = r.blocked;

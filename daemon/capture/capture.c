@@ -341,7 +341,7 @@ int capture_finish(CaptureThread *t, CaptureResult *ret)
                 .blocked = s->status != SWP_ON_CPU && s->state != 0,
                 .runtime_ns = s->runtime_ns,
                 .run_delay_ns = thread_run_delay_ns(t)};
-        if (s->status != SWP_UNCHANGED)
+        if (s->status != SWP_UNCHANGED && s->status != SWP_UNSTABLE)
                 result_fill_turn(t, s->status == SWP_ON_CPU, ret);
         return 0;
 }

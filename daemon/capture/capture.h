@@ -121,8 +121,8 @@ void capture_thread_forget(CaptureThread *t);
  */
 int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureResult *results);
 
-/* One more look at a thread that has been captured for the last time: mono_ns, waited_until_mono_ns, runtime_ns and
- * run_delay_ns alone are filled in. Gives up a shot. Return: 0, CAPTURE_E_GONE, -errno. */
+/* One more look at a thread that has been captured for the last time: times alone are filled in.
+ * Gives up a shot. Return: 0, CAPTURE_E_GONE, -errno. */
 int capture_finish(CaptureThread *t, CaptureResult *ret);
 
 /* The next answered shot. Return: true: *ret_userdata and *ret are filled in. */

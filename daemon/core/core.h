@@ -69,17 +69,10 @@ typedef struct Snapshot {
 
 /* Where the time of a segment's thread went while it was sampled, by the scheduler's own counters. */
 typedef struct SpanTimes {
-        uint64_t wall_ns; /* in all */
         uint64_t on_cpu_ns;
         uint64_t run_queue_ns; /* in want of a CPU */
+        uint64_t blocked_ns;   /* all else */
 } SpanTimes;
-
-static inline uint64_t span_times_blocked_ns(const SpanTimes *t)
-{
-        uint64_t awake_ns = t->on_cpu_ns + t->run_queue_ns;
-
-        return t->wall_ns > awake_ns ? t->wall_ns - awake_ns : 0;
-}
 
 /* A profiled segment that is over; for the minimal trace segment of clients without an agent
  * (architecture: report_segments). */

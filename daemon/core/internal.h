@@ -108,7 +108,7 @@ struct Segment {
         unsigned n_targets;
 
         Held held;
-        SpanTimes times;
+        int64_t wall_ns, on_cpu_ns, run_queue_ns; /* see segment_times() */
         uint64_t n_captured;
         int32_t sequence;                    /* of the next snapshot */
         int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
@@ -211,6 +211,7 @@ int segment_update_target(Segment *s, uint64_t at_mono_ns);
  * it was not sampled any more when that became known. */
 void segment_end_stretch(Segment *s, uint64_t at_mono_ns);
 void segment_free_targets(Segment *s);
+SpanTimes segment_times(const Segment *s);
 
 /* ---- deliver.c ---- */
 

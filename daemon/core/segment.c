@@ -343,7 +343,7 @@ static void segment_done(const Segment *s)
                                (int64_t)((s->end_mono_ns - s->start_mono_ns) / NS_PER_MS),
                 .error = s->error,
                 .n_snapshots = s->sequence,
-                .times = s->times,
+                .times = segment_times(s),
                 .parent_segment_id = s->parent_id,
                 .parent_operation = s->parent_operation,
         };

@@ -219,7 +219,7 @@ void core_segments(
                                 .age_ms = (now.mono_ns - s->start_mono_ns) / NS_PER_MS,
                                 .captured = s->n_captured,
                                 .sent = (uint64_t)s->sequence,
-                                .times = s->times,
+                                .times = segment_times(s),
                         };
 
                         if (!s->task)

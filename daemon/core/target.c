@@ -117,20 +117,33 @@ int segment_update_target(Segment *s, uint64_t at_mono_ns)
 
 static void target_take_times(Target *t, uint64_t mono_ns, const ThreadTimes *times)
 {
-        SpanTimes *span = &t->segment->times;
+        Segment *s = t->segment;
 
         /* The last word comes a moment after the end; what the thread did meanwhile is little. */
         mono_ns = min_ns(mono_ns, t->end_mono_ns);
         if (times->runtime_ns == 0 || mono_ns < t->times_mono_ns)
                 return;
-        /* Differences may be negative: what a running thread has used is estimated. */
+        /* Differences may be negative, and so their sums for a moment: what a running thread has
+         * used is estimated. */
         if (t->times_mono_ns != 0) {
-                span->wall_ns += mono_ns - t->times_mono_ns;
-                span->on_cpu_ns += times->runtime_ns - t->times.runtime_ns;
-                span->run_queue_ns += times->run_delay_ns - t->times.run_delay_ns;
+                s->wall_ns += (int64_t)(mono_ns - t->times_mono_ns);
+                s->on_cpu_ns += (int64_t)(times->runtime_ns - t->times.runtime_ns);
+                s->run_queue_ns += (int64_t)(times->run_delay_ns - t->times.run_delay_ns);
         }
         t->times_mono_ns = mono_ns;
         t->times = *times;
+}
+
+static uint64_t not_negative(int64_t ns)
+{
+        return ns > 0 ? (uint64_t)ns : 0;
+}
+
+SpanTimes segment_times(const Segment *s)
+{
+        return (SpanTimes){.on_cpu_ns = not_negative(s->on_cpu_ns),
+                .run_queue_ns = not_negative(s->run_queue_ns),
+                .blocked_ns = not_negative(s->wall_ns - s->on_cpu_ns - s->run_queue_ns)};
 }
 
 void core_thread_times(Core *c, TargetId id, uint64_t mono_ns, ThreadTimes times)

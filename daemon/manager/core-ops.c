@@ -105,7 +105,7 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
                  "%" PRId32 " snapshots",
                 report->segment_id, report->instance, report->operation,
                 report->end_wall_ms - report->start_wall_ms, (double)t->on_cpu_ns / NS_PER_MS,
-                (double)t->run_queue_ns / NS_PER_MS, (double)span_times_blocked_ns(t) / NS_PER_MS,
+                (double)t->run_queue_ns / NS_PER_MS, (double)t->blocked_ns / NS_PER_MS,
                 report->n_snapshots);
         if (m->session && report_wanted)
                 session_segment_done(m->session, report);

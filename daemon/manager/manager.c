@@ -22,6 +22,7 @@
 /* Events taken from the sampler before other sources get their turn. */
 #define SAMPLER_BURST 4096
 #define NICE          (-5)
+#define SHARE_NS      (NS_PER_S / 6)
 
 /* ---- clients ---- */
 
@@ -474,7 +475,7 @@ int manager_run(Manager *m)
                 m->config.oap_server[0] ? m->config.oap_server : "not configured");
         /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
          * sampled from when its word is read. */
-        realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE);
+        realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE, SHARE_NS);
         sd_notifyf(false, "READY=1\nSTATUS=Capturing by %s", m->capture_info.backend);
         r = sd_event_loop(m->event);
         if (r < 0)

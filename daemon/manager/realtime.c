@@ -13,8 +13,6 @@
 
 /* Above ordinary threads, below all real-time ones of others. */
 #define PRIORITY 1
-#define SHARE_NS (NS_PER_S / 3)
-#define HANG_US  3000000
 
 /* No more than this late is on time. */
 #define LATE_NS     NS_PER_MS
@@ -22,35 +20,30 @@
 #define HOLD_MAX_NS (600 * NS_PER_S)
 
 /* Return: 0, -errno. */
-static int schedule(int policy)
+static int set_policy(int policy)
 {
         struct sched_param param = {.sched_priority = policy == SCHED_FIFO ? PRIORITY : 0};
 
         return sched_setscheduler(0, policy | SCHED_RESET_ON_FORK, &param) < 0 ? -errno : 0;
 }
 
-void realtime_init(Realtime *r, const char *name, bool allowed, int nice)
+void realtime_init(Realtime *r, const char *name, bool allowed, int nice, uint64_t share_ns)
 {
-        struct rlimit hang = {.rlim_cur = HANG_US, .rlim_max = HANG_US};
         int error;
 
         *r = (Realtime){.name = name,
+                .share_ns = share_ns,
                 .denied = !allowed,
                 .begin_mono_ns = mono_now_ns(),
                 .begin_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)};
         setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice);
-        if (!allowed)
-                return;
-        /* May be lower already. */
-        setrlimit(RLIMIT_RTTIME, &hang);
-        error = schedule(SCHED_FIFO);
-        if (error == 0)
-                error = schedule(SCHED_OTHER);
-        r->denied = error != 0;
+        error = allowed ? set_policy(SCHED_FIFO) : 0;
+        set_policy(SCHED_OTHER);
+        r->denied |= error != 0;
         if (error)
-                log_notice(
-                        "no real-time scheduling of the %s thread (%s), which needs CAP_SYS_NICE: "
-                        "samples come late while all CPUs are busy",
+                log_notice("no real-time scheduling of the %s thread (%s): samples come late while "
+                           "all CPUs are busy; it needs CAP_SYS_NICE, and a control group with "
+                           "real-time bandwidth",
                         name, strerror(-error));
 }
 
@@ -58,7 +51,7 @@ void realtime_step(Realtime *r, bool needed, uint64_t cpu_ns, uint64_t now_mono_
 {
         static LogLimit limit = LOG_LIMIT_INIT;
         unsigned suppressed;
-        bool much = cpu_ns - r->begin_cpu_ns > SHARE_NS, on;
+        bool much = cpu_ns - r->begin_cpu_ns > r->share_ns, on;
 
         if (r->denied)
                 return;
@@ -69,7 +62,7 @@ void realtime_step(Realtime *r, bool needed, uint64_t cpu_ns, uint64_t now_mono_
                 r->begin_cpu_ns = cpu_ns;
         }
         on = needed && !r->immodest;
-        if (on == r->on || schedule(on ? SCHED_FIFO : SCHED_OTHER) < 0)
+        if (on == r->on || set_policy(on ? SCHED_FIFO : SCHED_OTHER) < 0)
                 return;
         r->on = on;
         if (r->immodest && log_limit(&limit, &suppressed))

@@ -9,23 +9,26 @@
  * since all CPUs are busy. On other hosts an ordinary thread is woken up on an idle CPU, and a
  * real-time one where it ran last, in the place of what runs there.
  *
- * They are modest: one that has had a third of a second of CPU time within a second is scheduled
- * like any other thread, with its niceness, until it needs less again. So the better part of each
- * CPU is left to others. A process one of whose real-time threads runs for seconds without a pause
- * hangs, and the kernel kills it (RLIMIT_RTTIME).
+ * They are modest: one that has had its share of a second is scheduled like any other thread, with
+ * its niceness, until it needs less again. Not by RLIMIT_RTTIME, which kills: its time goes on over
+ * phases of ordinary scheduling, and a daemon that is flooded must live.
  */
 
 typedef struct Realtime {
         const char *name; /* the thread's, for messages; borrowed */
+        uint64_t share_ns;
         bool on;
         bool denied;
         bool immodest;                        /* in this second, or the one before */
         uint64_t begin_mono_ns, begin_cpu_ns; /* of this second */
 } Realtime;
 
-/* Of the calling thread, as all later calls. `nice`: for when it is not real-time. Threads that it
- * starts later are ordinary ones. Logs what is not granted. */
-void realtime_init(Realtime *r, const char *name, bool allowed, int nice);
+/*
+ * Of the calling thread, as all later calls. `nice`: for when it is not real-time. `share_ns`: CPU
+ * time of each second that it may have as a real-time one. Threads that it starts later are
+ * ordinary ones, of niceness 0. Logs what is not granted.
+ */
+void realtime_init(Realtime *r, const char *name, bool allowed, int nice, uint64_t share_ns);
 /* Once a round. `cpu_ns`: CPU time of the thread (CLOCK_THREAD_CPUTIME_ID). */
 void realtime_step(Realtime *r, bool needed, uint64_t cpu_ns, uint64_t now_mono_ns);
 

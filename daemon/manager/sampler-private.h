@@ -106,7 +106,9 @@ struct Target {
         bool shot_out;
         bool other_asked; /* for a copy of another stack, for this sample */
         unsigned n_unstable;
-        uint64_t stack_id; /* of its newest sample, 0: none yet */
+        uint64_t
+                waited_until_mono_ns; /* see CaptureResult; as the first pull for this sample told */
+        uint64_t stack_id;            /* of its newest sample, 0: none yet */
         /* That stack, if it was unwound in full, for comparing. */
         ProcMap *stack_map;
         size_t n_pcs;

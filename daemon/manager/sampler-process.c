@@ -224,7 +224,7 @@ static SampleFate announce(Process *p, Target *t, const CaptureResult *c, const 
         stack_id = ++s->last_stack_id;
         /* The first sample comes right after the thread was named; it may wait for long already. */
         if (t->stack_id) {
-                target_add_edge(t, c->waited_until_mono_ns, time->mono_ns, t->stack_id);
+                target_add_edge(t, t->waited_until_mono_ns, time->mono_ns, t->stack_id);
                 begun = done && target_add_edge(t, c->waits_since_mono_ns, time->mono_ns, stack_id);
         }
         if (!sampler_emit_sample(s, t, time, stack_id) && !begun)

@@ -118,6 +118,7 @@ static void settle(Target *t)
 {
         t->taking = false;
         t->n_unstable = 0;
+        t->waited_until_mono_ns = 0;
         t->other_asked = false;
         t->due_mono_ns = next_due(t, t->due_mono_ns);
         sleep_until(t, t->due_mono_ns);
@@ -188,6 +189,9 @@ static bool on_taken(Target *t, const CaptureResult *r)
         SampleTime time = sample_time(t, r);
         SampleFate fate;
 
+        /* A larger copy is another capture, which no longer knows of the one before. */
+        if (r->waited_until_mono_ns)
+                t->waited_until_mono_ns = r->waited_until_mono_ns;
         fate = process_take_sample(t->process, t, r, &time);
         capture_release(t->thread);
         /* What was not announced must not be repeated by its id. */

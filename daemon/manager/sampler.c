@@ -20,6 +20,7 @@
 /* Waits for room in another thread's mailbox are rare, and need no descriptor of their own. */
 #define RETRY_NS      NS_PER_MS
 #define NICE          (-10)
+#define SHARE_NS      (NS_PER_S / 3)
 #define NEVER         UINT64_MAX
 #define WALL_NOISE_NS 50000
 #define EXPIRE_EVERY  (10 * NS_PER_S)
@@ -218,7 +219,7 @@ static void *sampler_main(void *userdata)
 
         pthread_setname_np(pthread_self(), "sampler");
         prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
-        realtime_init(&s->realtime, "sampler", s->may_realtime, NICE);
+        realtime_init(&s->realtime, "sampler", s->may_realtime, NICE, SHARE_NS);
         do {
                 now = mono_now_ns();
                 read_wall_offset(s);

@@ -100,7 +100,7 @@ static void add_slot(void *userdata, const SegmentInfo *info)
         s->sent = info->sent;
         s->on_cpu_ns = info->times.on_cpu_ns;
         s->run_queue_ns = info->times.run_queue_ns;
-        s->blocked_ns = span_times_blocked_ns(&info->times);
+        s->blocked_ns = info->times.blocked_ns;
 }
 
 static void add_task(StatusBuilder *b, const Task *task)

@@ -16,7 +16,7 @@ Test(realtime, is_given_up_by_a_busy_thread)
         uint64_t now, cpu;
         Realtime r;
 
-        realtime_init(&r, "test", true, 0);
+        realtime_init(&r, "test", true, 0, NS_PER_S / 3);
         if (r.denied)
                 cr_skip_test("SCHED_FIFO is denied here");
         now = r.begin_mono_ns;
@@ -47,7 +47,7 @@ Test(realtime, only_if_allowed)
 {
         Realtime r;
 
-        realtime_init(&r, "test", false, 0);
+        realtime_init(&r, "test", false, 0, NS_PER_S / 3);
         realtime_step(&r, true, r.begin_cpu_ns, r.begin_mono_ns + 10 * NS_PER_S);
         cr_assert_eq(policy(), SCHED_OTHER);
 }
