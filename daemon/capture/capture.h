@@ -20,7 +20,8 @@
  * answers at once for those that are off CPU; for each running one a shot is fired, which is
  * answered by the kernel within some 10 µs, announced by capture_fd(), and fetched with
  * capture_collect(). A shot that is not wanted any more is cancelled. The ptrace backend has no
- * shots: there capture_fd() and capture_collect() only serve to let go of threads that stopped late.
+ * shots: there capture_fd() and capture_collect() only serve to let go of threads that stopped
+ * late.
  */
 
 typedef struct Capture Capture;
@@ -79,9 +80,9 @@ typedef struct CaptureInfo {
 
 /*
  * Chooses (config: capture.backend) and loads the programs, proving each on a thread of our own: a
- * program that does not find that very thread (other pid namespace, no kfunc) is not used. ptrace is
- * proven on a child process, and chosen where no BPF backend works.
- * Return: 0; CAPTURE_E_UNAVAILABLE with ret_info telling why; -errno. ret_info is always filled in.
+ * program that does not find that very thread (other pid namespace, no kfunc) is not used. ptrace
+ * is proven on a child process, and chosen where no BPF backend works. Return: 0;
+ * CAPTURE_E_UNAVAILABLE with ret_info telling why; -errno. ret_info is always filled in.
  */
 enum {
         _CAPTURE_E_SUCCESS,

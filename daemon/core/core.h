@@ -67,7 +67,8 @@ typedef struct Snapshot {
         Stack *stack; /* READY */
 } Snapshot;
 
-/* Where the time of a segment's thread went while it was sampled, by the scheduler's own counters. */
+/* Where the time of a segment's thread went while it was sampled, by the scheduler's own
+ * counters. */
 typedef struct SpanTimes {
         uint64_t on_cpu_ns;
         uint64_t run_queue_ns; /* in want of a CPU */
@@ -295,9 +296,9 @@ typedef struct Sample {
 } Sample;
 
 /*
- * A sample of that target. The core takes its own reference of the stack, which may still be PENDING; one
- * that stays so for 30 s counts as FAILED. `times`: of its thread at mono_ns, or zero. Unknown
- * targets are ignored and counted.
+ * A sample of that target. The core takes its own reference of the stack, which may still be
+ * PENDING; one that stays so for 30 s counts as FAILED. `times`: of its thread at mono_ns, or zero.
+ * Unknown targets are ignored and counted.
  */
 void core_sample(Core *c, TargetId id, const Sample *sample, ThreadTimes times, Now now);
 

@@ -37,6 +37,6 @@ typedef struct RealtimeNeed {
         uint64_t until_mono_ns, hold_ns;
 } RealtimeNeed;
 
-/* Woke up so late. Return: whether it needs it now: for 10 s, and for longer each time that it was late
- * again soon after these. */
+/* Woke up so late. Return: whether it needs it now: for 10 s, and for longer each time that it
+ * was late again soon after these. */
 bool realtime_need(RealtimeNeed *n, uint64_t late_ns, uint64_t now_mono_ns);

@@ -136,7 +136,8 @@ bool target_grow(Target *t, uint64_t need_bytes);
  * backend takes it from the first and the last sample of a stack. Return: whether one was sent.
  */
 bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id);
-/* Its last sample has been taken: the wait that was met then may be over, and the thread's counters tell the rest. */
+/* Its last sample has been taken: the wait that was met then may be over, and the thread's
+ * counters tell the rest. */
 void target_finish(Target *t);
 void target_forget_stack(Target *t);
 /* Remembers the n first of s->frames as the newest stack of the target; without memory it is just

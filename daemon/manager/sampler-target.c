@@ -141,8 +141,8 @@ static void begin(Target *t, uint64_t now)
 }
 
 /*
- * The time to be reported of a capture: when it was due, if it came that near. After a sample that was so late that it
- * has its true time, the next due time may lie before that.
+ * The time to be reported of a capture: when it was due, if it came that near. After a sample that
+ * was so late that it has its true time, the next due time may lie before that.
  */
 static SampleTime sample_time(const Target *t, const CaptureResult *r)
 {
