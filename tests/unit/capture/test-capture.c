@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -642,6 +643,7 @@ ParameterizedTest(int *backend, capture, gone_with_exec)
         cr_assert_eq(pipe2(done, O_CLOEXEC), 0);
         child = fork();
         if (child == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (read(go, &value, sizeof(value)) == sizeof(value))
                         execl("/bin/sleep", "sleep", "1000", NULL);
                 _exit(1);
