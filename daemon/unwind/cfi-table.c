@@ -461,7 +461,7 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         if (fde->section != SECTION_GO)
                 cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
         else if (go_table_function(&b->go, fde->cie, &f)) /* it makes sense, as before */
-                go_program_init(&go, &f);
+                go_program_init(&go, &b->go, &f);
         while ((r = fde->section == SECTION_GO
                                ? go_program_next(&go, &row_start, &row_end, &rule)
                                : cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
