@@ -17,6 +17,6 @@
  * All else is CFI_CFA_NONE: where ways meet that do not agree, where rsp or rbp is set in a way that
  * is not understood, behind what is no code. Of the registers a caller gets rbp and rsp alone.
  *
- * The last row is CFI_CFA_NONE at the code's end. Return: 0, -ENOMEM.
+ * The last row is CFI_CFA_NONE at the code's end, or where the rows are full. Return: 0, -ENOMEM.
  */
 int cfi_code_rows(CfiRows *rows, CfiBytes code);

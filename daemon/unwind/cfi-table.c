@@ -26,6 +26,7 @@ enum {
         CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
         SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
         TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
+        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 1.8 MiB */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
@@ -337,6 +338,18 @@ static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t 
                 .vaddr = from};
 }
 
+/* The same of code without CFI; none beyond what may be read of it. */
+static CfiBytes gap_bytes(Builder *b, size_t i, uint64_t start, uint64_t end)
+{
+        CfiBytes gap = text_bytes(b, i, start, end);
+        size_t size = (size_t)(gap.end - gap.p);
+
+        if (size > GAPS_MAX - b->rows.n_gap_bytes)
+                return (CfiBytes){0};
+        b->rows.n_gap_bytes += size;
+        return gap;
+}
+
 /* Where the table does not tell where Go's code begins (since 1.26), it is to be seen. */
 static bool builder_go_text(Builder *b)
 {
@@ -509,15 +522,15 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
                         if (plt->vaddr >= end || plt_end <= at)
                                 continue;
-                        r = builder_code(b, text_bytes(b, i, at, plt->vaddr));
+                        r = builder_code(b, gap_bytes(b, i, at, plt->vaddr));
                         at = plt->vaddr > at ? plt->vaddr : at;
                         if (r == 0)
                                 r = cfi_gap_stubs(&b->rows,
-                                        text_bytes(b, i, at, plt_end < end ? plt_end : end));
+                                        gap_bytes(b, i, at, plt_end < end ? plt_end : end));
                         at = plt_end;
                 }
                 if (r == 0)
-                        r = builder_code(b, text_bytes(b, i, at, end));
+                        r = builder_code(b, gap_bytes(b, i, at, end));
         }
         return error_trace(r);
 }
