@@ -14,7 +14,7 @@
  * up; may be read by any thread. Built from .eh_frame, .debug_frame (libdw, whose only user here
  * this is, takes them apart, cfi-program.h runs the entries) and Go's function table (cfi-go.h).
  * Code that is in none of them is read itself (cfi-gap.h, cfi-code.h): what its instructions do not
- * prove is CFI_CFA_NONE.
+ * tell is CFI_CFA_NONE.
  */
 
 typedef enum CfiCfa {
