@@ -381,5 +381,5 @@ int cfi_code_rows(CfiRows *rows, CfiBytes code)
         free(c.states);
         if (r)
                 return error_trace(r);
-        return error_trace(cfi_rows_add(rows, c.bytes.vaddr, &(CfiRule){.cfa = CFI_CFA_NONE}));
+        return error_trace(cfi_rows_add(rows, c.bytes.vaddr, &cfi_rule_none));
 }

@@ -18,6 +18,8 @@ enum {
         RULES_MAX = 65535, /* 16-bit indices; libLLVM, the largest met, has 987 */
 };
 
+const CfiRule cfi_rule_none = {.cfa = CFI_CFA_NONE};
+
 struct CfiTable {
         uint64_t base; /* lowest code address of the file */
         size_t n_rows, n_rules, n_gap_bytes;

@@ -33,6 +33,8 @@ typedef struct CfiRows {
         RuleNode *recent[CFI_RECENT_RULES]; /* found without hashing all of a rule */
 } CfiRows;
 
+extern const CfiRule cfi_rule_none; /* CFI_CFA_NONE */
+
 /*
  * A row from pc on; one at the address of the last row takes that one's place, and one below it
  * is dropped (segments of a file may lie in each other). The first row ever

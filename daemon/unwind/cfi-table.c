@@ -458,7 +458,12 @@ static void builder_sort(Builder *b)
                 }
 }
 
-static const CfiRule rule_none = {.cfa = CFI_CFA_NONE};
+static int fde_next(const Fde *fde, CfiProgram *p, GoProgram *go, uint64_t *ret_start,
+        uint64_t *ret_end, const CfiRule **ret_rule)
+{
+        return fde->section == SECTION_GO ? go_program_next(go, ret_start, ret_end, ret_rule)
+                                          : cfi_program_next(p, ret_start, ret_end, ret_rule);
+}
 
 /* Rows of one FDE from `start` on, and the end of what it covers. */
 static int builder_run(Builder *b, const Fde *fde, uint64_t start)
@@ -475,9 +480,7 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
                 cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
         else if (go_table_function(&b->go, fde->cie, &f)) /* it makes sense, as before */
                 go_program_init(&go, &b->go, &f);
-        while ((r = fde->section == SECTION_GO
-                               ? go_program_next(&go, &row_start, &row_end, &rule)
-                               : cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
+        while (fde_next(fde, &p, &go, &row_start, &row_end, &rule) == 0) {
                 if (row_end <= start)
                         continue;
                 if (cfi_rows_full(&b->rows))
@@ -490,7 +493,7 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
                                 rule->cfa_offset == 8;
         }
         /* The gap behind it, or what a broken program left over. */
-        return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
+        return error_trace(cfi_rows_add(&b->rows, start, &cfi_rule_none));
 }
 
 /* Code that is neither a PLT nor covered. */
@@ -540,7 +543,7 @@ static int builder_rows(Builder *b)
         uint64_t at = b->rows.base;
         int r;
 
-        r = cfi_rows_add(&b->rows, at, &rule_none);
+        r = cfi_rows_add(&b->rows, at, &cfi_rule_none);
         for (size_t i = 0; r == 0 && i < b->n_fdes && !cfi_rows_full(&b->rows); i++) {
                 const Fde *fde = &b->fdes[i];
 
