@@ -26,7 +26,7 @@ enum {
         CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
         SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
         TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
-        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 1.8 MiB */
+        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 2 MiB */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
