@@ -27,6 +27,8 @@
 #define MODULES_PER_PROCESS 1024
 #define MODULES_MAX         16384
 #define SEGMENTS_MAX        64
+/* Code without unwind information that is read for one process, until no more files are: a second. */
+#define GAP_BYTES_PER_PROCESS (64u << 20)
 
 typedef struct FileKey {
         uint64_t dev, inode, size;
@@ -53,7 +55,7 @@ typedef struct Load {
         ModuleCache *cache;
         pid_t pid;
         int root_fd; /* the process's root directory, or -1 */
-        size_t n_files;
+        size_t n_files, n_gap_bytes;
 } Load;
 
 static Entry *entry_free(Entry *e)
@@ -222,6 +224,8 @@ static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *
         else if (r < 0)
                 return error_trace(r);
         e->key = *key;
+        if (e->module->cfi)
+                l->n_gap_bytes += cfi_table_n_gap_bytes(e->module->cfi);
         r = hash_table_add(&l->cache->table, &e->by_key, hash);
         if (r < 0) {
                 entry_free(e);
@@ -338,8 +342,9 @@ static int mapping_load(Load *l, const Mapping *m, Entry **ret)
         *ret = cache_find(l->cache, &key, hash);
         if (*ret)
                 return 0;
-        if (l->cache->table.n >= MODULES_MAX || l->n_files >= MODULES_PER_PROCESS) {
-                log_failure(l, m->name, "too many files");
+        if (l->cache->table.n >= MODULES_MAX || l->n_files >= MODULES_PER_PROCESS ||
+                l->n_gap_bytes >= GAP_BYTES_PER_PROCESS) {
+                log_failure(l, m->name, "too many files, or too large ones");
                 return 0;
         }
         l->n_files++;

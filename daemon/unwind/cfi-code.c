@@ -376,10 +376,10 @@ int cfi_code_rows(CfiRows *rows, CfiBytes code)
         if (!c.states)
                 return error_origin(-ENOMEM);
         c.last_row = (State){.known = KNOWN_BY_RSP}; /* the row before is of something else */
-        while (r == 0 && c.bytes.p < c.bytes.end)
+        while (r == 0 && c.bytes.p < c.bytes.end && !cfi_rows_full(rows))
                 r = code_step(&c);
         free(c.states);
         if (r)
                 return error_trace(r);
-        return error_trace(cfi_rows_add(rows, c.bytes.vaddr, &(CfiRule){.cfa = CFI_CFA_NONE}));
+        return error_trace(cfi_rows_add(rows, c.bytes.vaddr, &cfi_rule_none));
 }

@@ -11,8 +11,6 @@ enum {
         STUB_PUSHED = 11, /* where in a stub its number has been pushed */
 };
 
-static const CfiRule rule_none = {.cfa = CFI_CFA_NONE};
-
 /* The signal trampoline of a C library that writes no CFI for it (musl). */
 int cfi_gap_trampoline(CfiRows *rows, CfiBytes gap, bool *ret_found)
 {
@@ -32,7 +30,7 @@ int cfi_gap_trampoline(CfiRows *rows, CfiBytes gap, bool *ret_found)
         at = gap.vaddr + (hit - gap.p);
         r = cfi_rows_add(rows, at > gap.vaddr ? at - 1 : at, &rule);
         if (r == 0)
-                r = cfi_rows_add(rows, at + sizeof(code), &rule_none);
+                r = cfi_rows_add(rows, at + sizeof(code), &cfi_rule_none);
         return error_trace(r);
 }
 
@@ -61,9 +59,9 @@ int cfi_gap_stubs(CfiRows *rows, CfiBytes gap)
 
         for (; r == 0 && gap.end - gap.p >= STUB_SIZE && !cfi_rows_full(rows);
                 gap.p += STUB_SIZE, gap.vaddr += STUB_SIZE)
-                r = cfi_rows_add(rows, gap.vaddr, is_stub(gap.p) ? &rule : &rule_none);
+                r = cfi_rows_add(rows, gap.vaddr, is_stub(gap.p) ? &rule : &cfi_rule_none);
         if (r == 0 && gap.p)
-                r = cfi_rows_add(rows, gap.vaddr, &rule_none);
+                r = cfi_rows_add(rows, gap.vaddr, &cfi_rule_none);
         return error_trace(r);
 }
 
@@ -80,5 +78,5 @@ int cfi_gap_clone(CfiRows *rows, CfiBytes gap)
         rule.how[X86_RIP] = CFI_REG_OFFSET;
         rule.offset[X86_RIP] = -8;
         r = cfi_rows_add(rows, gap.vaddr, &rule);
-        return error_trace(r ? r : cfi_rows_add(rows, gap.vaddr + (uint64_t)n, &rule_none));
+        return error_trace(r ? r : cfi_rows_add(rows, gap.vaddr + (uint64_t)n, &cfi_rule_none));
 }

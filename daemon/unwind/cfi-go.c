@@ -19,6 +19,7 @@ enum {
         FLAG_TOP_FRAME = 1,
         FLAG_SETS_SP = 2,
         FRAME_MAX = 1 << 30,
+        NUMBER_BYTES_MAX = 5, /* of 32 bits, 7 in each */
 };
 
 static uint64_t u64_at(const uint8_t *p)
@@ -37,6 +38,18 @@ static uint32_t u32_at(const uint8_t *p)
         return value;
 }
 
+/* Functions ascend, and so do not overlap: what is behind the first that does not is not believed. */
+static size_t table_ascends(const GoTable *t)
+{
+        size_t n = 0;
+
+        while (n < t->n_functions && n < GO_FUNCTIONS_MAX &&
+                u32_at(t->bytes + t->functions + 8 * n) <=
+                        u32_at(t->bytes + t->functions + 8 * (n + 1)))
+                n++;
+        return n;
+}
+
 bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size)
 {
         if (size < HEADER_SIZE || (bytes[0] != MAGIC_1_18 && bytes[0] != MAGIC_1_20) ||
@@ -50,9 +63,13 @@ bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size)
                 .names = u64_at(bytes + 32),
                 .values = u64_at(bytes + 56),
                 .functions = u64_at(bytes + 64),
-                .flag_at = bytes[0] == MAGIC_1_18 ? FUNCTION_FLAG_AT_1_18 : FUNCTION_FLAG_AT_1_20};
-        return t->names < size && t->values < size && t->functions < size &&
-               t->n_functions < (size - t->functions) / 8;
+                .flag_at = bytes[0] == MAGIC_1_18 ? FUNCTION_FLAG_AT_1_18 : FUNCTION_FLAG_AT_1_20,
+                .rows_left = GO_ROWS_MAX};
+        if (t->names >= size || t->values >= size || t->functions >= size ||
+                t->n_functions >= (size - t->functions) / 8)
+                return false;
+        t->n_functions = table_ascends(t);
+        return true;
 }
 
 bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
@@ -65,46 +82,52 @@ bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
         f = t->bytes + t->functions + at;
         name = u32_at(f + FUNCTION_NAME_AT);
         values = u32_at(f + FUNCTION_VALUES_AT);
-        if (name >= t->size - t->names || values >= t->size - t->values ||
-                !memchr(t->bytes + t->names + name, '\0', t->size - t->names - name))
+        if (name >= t->size - t->names || values >= t->size - t->values)
                 return false;
         *ret = (GoFunction){.start = t->text + u32_at(entry),
                 .end = t->text + u32_at(entry + 8),
-                .name = (const char *)t->bytes + t->names + name,
+                .name = {.p = t->bytes + t->names + name, .end = t->bytes + t->size},
                 .values = {.p = values ? t->bytes + t->values + values : t->bytes + t->size,
                         .end = t->bytes + t->size},
                 .flags = f[t->flag_at]};
         return ret->start < ret->end;
 }
 
+/* No more of it is looked at than the name is long: nothing says that it ends. */
+static bool is_named(const GoFunction *f, const char *name)
+{
+        size_t size = strlen(name) + 1;
+
+        return (size_t)(f->name.end - f->name.p) >= size && memcmp(f->name.p, name, size) == 0;
+}
+
 bool go_table_goexit(const GoTable *t, GoFunction *ret)
 {
         for (size_t i = 0; i < t->n_functions; i++)
-                if (go_table_function(t, i, ret) && strcmp(ret->name, "runtime.goexit") == 0)
+                if (go_table_function(t, i, ret) && is_named(ret, "runtime.goexit"))
                         return true;
         return false;
 }
 
 bool go_function_is_goexit(const GoFunction *f, CfiBytes code)
 {
-        return strcmp(f->name, "runtime.goexit") == 0 && code.end - code.p >= 7 &&
-               code.p[0] == 0x90 && code.p[1] == 0xe8 && code.p[6] == 0x90;
+        return is_named(f, "runtime.goexit") && code.end - code.p >= 7 && code.p[0] == 0x90 &&
+               code.p[1] == 0xe8 && code.p[6] == 0x90;
 }
 
 /* The same everywhere in the function; CFI_CFA_REG: it depends. */
 static CfiCfa kind_of(const GoFunction *f)
 {
-        if (strcmp(f->name, "runtime.sigreturn__sigaction") == 0 ||
-                strcmp(f->name, "runtime.sigreturn") == 0)
+        if (is_named(f, "runtime.sigreturn__sigaction") || is_named(f, "runtime.sigreturn"))
                 return CFI_CFA_SIGNAL;
-        if (f->flags & FLAG_TOP_FRAME || strcmp(f->name, "runtime.mcall") == 0)
+        if (f->flags & FLAG_TOP_FRAME || is_named(f, "runtime.mcall"))
                 return CFI_CFA_ROOT;
         return f->flags & FLAG_SETS_SP ? CFI_CFA_NONE : CFI_CFA_REG;
 }
 
-void go_program_init(GoProgram *p, const GoFunction *f)
+void go_program_init(GoProgram *p, GoTable *t, const GoFunction *f)
 {
-        *p = (GoProgram){.function = *f, .pc = f->start, .value = -1};
+        *p = (GoProgram){.table = t, .function = *f, .pc = f->start, .value = -1};
         p->rule.cfa = (uint8_t)kind_of(f);
         if (p->rule.cfa != CFI_CFA_REG)
                 return;
@@ -119,10 +142,24 @@ void go_program_init(GoProgram *p, const GoFunction *f)
                 }
 }
 
+static bool take_number(CfiBytes *b, uint32_t *ret)
+{
+        CfiBytes number = *b;
+        uint64_t value;
+
+        if (number.end - number.p > NUMBER_BYTES_MAX)
+                number.end = number.p + NUMBER_BYTES_MAX;
+        if (!cfi_bytes_uleb(&number, &value) || value > UINT32_MAX)
+                return false;
+        b->p = number.p;
+        *ret = (uint32_t)value;
+        return true;
+}
+
 int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const CfiRule **ret_rule)
 {
         CfiBytes *b = &p->function.values;
-        uint64_t value, length;
+        uint32_t value, length;
 
         *ret_start = p->pc;
         *ret_rule = &p->rule;
@@ -131,11 +168,12 @@ int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const 
                 return *ret_start == *ret_end;
         }
         /* Pairs of a change of the value (zigzag) and for how many bytes it holds, up to a 0. */
-        if (p->pc >= p->function.end || !cfi_bytes_uleb(b, &value) || (value == 0 && p->begun) ||
-                !cfi_bytes_uleb(b, &length) || length == 0)
+        if (p->pc >= p->function.end || p->table->rows_left == 0 || !take_number(b, &value) ||
+                (value == 0 && p->begun) || !take_number(b, &length) || length == 0)
                 return 1;
+        p->table->rows_left--;
         p->begun = true;
-        p->value += (int32_t)(value >> 1 ^ -(value & 1));
+        p->value += (int32_t)(value >> 1 ^ -(value & 1U));
         if (p->value < 0 || p->value > FRAME_MAX || p->value % 8 != 0)
                 return 1;
         p->rule.cfa_offset = (int32_t)p->value + 8;

@@ -18,9 +18,11 @@ enum {
         RULES_MAX = 65535, /* 16-bit indices; libLLVM, the largest met, has 987 */
 };
 
+const CfiRule cfi_rule_none = {.cfa = CFI_CFA_NONE};
+
 struct CfiTable {
         uint64_t base; /* lowest code address of the file */
-        size_t n_rows, n_rules;
+        size_t n_rows, n_rules, n_gap_bytes;
         CfiRow *rows;   /* the first pc is 0; at the end LOOK_MAX more of the last one */
         CfiRule *rules; /* the first one says CFI_CFA_NONE; at cache lines */
 
@@ -223,6 +225,7 @@ int cfi_rows_finish(CfiRows *b, CfiTable **ret)
         t->base = b->base;
         t->n_rules = b->n_rules;
         t->n_rows = b->n_rows;
+        t->n_gap_bytes = b->n_gap_bytes;
         /* Gives back what doubling took too much. */
         rows = reallocarray(b->rows, b->n_rows + LOOK_MAX, sizeof(*rows));
         if (!rows)
@@ -313,6 +316,11 @@ size_t cfi_table_n_rows(const CfiTable *t)
 size_t cfi_table_n_rules(const CfiTable *t)
 {
         return t->n_rules;
+}
+
+size_t cfi_table_n_gap_bytes(const CfiTable *t)
+{
+        return t->n_gap_bytes;
 }
 
 size_t cfi_table_bytes(const CfiTable *t)

@@ -26,11 +26,14 @@ typedef struct CfiRow {
 typedef struct CfiRows {
         uint64_t base; /* lowest code address of the file; set by the user before the first row */
         size_t n_rows, n_rules, size;
+        size_t n_gap_bytes; /* of code without CFI that were read; the user counts them */
         CfiRow *rows;
         HashTable by_hash;
         RuleNode *nodes;
         RuleNode *recent[CFI_RECENT_RULES]; /* found without hashing all of a rule */
 } CfiRows;
+
+extern const CfiRule cfi_rule_none; /* CFI_CFA_NONE */
 
 /*
  * A row from pc on; one at the address of the last row takes that one's place, and one below it

@@ -26,6 +26,7 @@ enum {
         CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
         SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
         TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
+        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 2 MiB */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
@@ -337,6 +338,18 @@ static CfiBytes text_bytes(const Builder *b, size_t i, uint64_t start, uint64_t 
                 .vaddr = from};
 }
 
+/* The same of code without CFI; none beyond what may be read of it. */
+static CfiBytes gap_bytes(Builder *b, size_t i, uint64_t start, uint64_t end)
+{
+        CfiBytes gap = text_bytes(b, i, start, end);
+        size_t size = (size_t)(gap.end - gap.p);
+
+        if (size > GAPS_MAX - b->rows.n_gap_bytes)
+                return (CfiBytes){0};
+        b->rows.n_gap_bytes += size;
+        return gap;
+}
+
 /* Where the table does not tell where Go's code begins (since 1.26), it is to be seen. */
 static bool builder_go_text(Builder *b)
 {
@@ -445,7 +458,12 @@ static void builder_sort(Builder *b)
                 }
 }
 
-static const CfiRule rule_none = {.cfa = CFI_CFA_NONE};
+static int fde_next(const Fde *fde, CfiProgram *p, GoProgram *go, uint64_t *ret_start,
+        uint64_t *ret_end, const CfiRule **ret_rule)
+{
+        return fde->section == SECTION_GO ? go_program_next(go, ret_start, ret_end, ret_rule)
+                                          : cfi_program_next(p, ret_start, ret_end, ret_rule);
+}
 
 /* Rows of one FDE from `start` on, and the end of what it covers. */
 static int builder_run(Builder *b, const Fde *fde, uint64_t start)
@@ -461,10 +479,8 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         if (fde->section != SECTION_GO)
                 cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
         else if (go_table_function(&b->go, fde->cie, &f)) /* it makes sense, as before */
-                go_program_init(&go, &f);
-        while ((r = fde->section == SECTION_GO
-                               ? go_program_next(&go, &row_start, &row_end, &rule)
-                               : cfi_program_next(&p, &row_start, &row_end, &rule)) == 0) {
+                go_program_init(&go, &b->go, &f);
+        while (fde_next(fde, &p, &go, &row_start, &row_end, &rule) == 0) {
                 if (row_end <= start)
                         continue;
                 if (cfi_rows_full(&b->rows))
@@ -477,7 +493,7 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
                                 rule->cfa_offset == 8;
         }
         /* The gap behind it, or what a broken program left over. */
-        return error_trace(cfi_rows_add(&b->rows, start, &rule_none));
+        return error_trace(cfi_rows_add(&b->rows, start, &cfi_rule_none));
 }
 
 /* Code that is neither a PLT nor covered. */
@@ -509,15 +525,15 @@ static int builder_gap(Builder *b, uint64_t start, uint64_t end)
 
                         if (plt->vaddr >= end || plt_end <= at)
                                 continue;
-                        r = builder_code(b, text_bytes(b, i, at, plt->vaddr));
+                        r = builder_code(b, gap_bytes(b, i, at, plt->vaddr));
                         at = plt->vaddr > at ? plt->vaddr : at;
                         if (r == 0)
                                 r = cfi_gap_stubs(&b->rows,
-                                        text_bytes(b, i, at, plt_end < end ? plt_end : end));
+                                        gap_bytes(b, i, at, plt_end < end ? plt_end : end));
                         at = plt_end;
                 }
                 if (r == 0)
-                        r = builder_code(b, text_bytes(b, i, at, end));
+                        r = builder_code(b, gap_bytes(b, i, at, end));
         }
         return error_trace(r);
 }
@@ -527,7 +543,7 @@ static int builder_rows(Builder *b)
         uint64_t at = b->rows.base;
         int r;
 
-        r = cfi_rows_add(&b->rows, at, &rule_none);
+        r = cfi_rows_add(&b->rows, at, &cfi_rule_none);
         for (size_t i = 0; r == 0 && i < b->n_fdes && !cfi_rows_full(&b->rows); i++) {
                 const Fde *fde = &b->fdes[i];
 

@@ -14,7 +14,7 @@
  * up; may be read by any thread. Built from .eh_frame, .debug_frame (libdw, whose only user here
  * this is, takes them apart, cfi-program.h runs the entries) and Go's function table (cfi-go.h).
  * Code that is in none of them is read itself (cfi-gap.h, cfi-code.h): what its instructions do not
- * prove is CFI_CFA_NONE.
+ * tell is CFI_CFA_NONE.
  */
 
 typedef enum CfiCfa {
@@ -76,8 +76,8 @@ typedef struct CfiTable CfiTable;
 /*
  * Reads the rows of an ELF file (and of its separate debug file where that alone has .debug_frame;
  * may be NULL). Addresses are the file's own (vaddr). Broken CFI of single functions is skipped:
- * CFI_CFA_NONE there. So is what goes beyond the limits on rows, rules and work, which no sane file
- * meets. Return: 0, also when there is no CFI at all (an empty table); -ENOMEM; -EBADMSG: not a
+ * CFI_CFA_NONE there. So is what goes beyond the limits on rows, rules and work, which hardly any
+ * sane file meets: 16 MiB of code without CFI. Return: 0, also when there is no CFI at all (an empty table); -ENOMEM; -EBADMSG: not a
  * usable ELF file.
  */
 int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf);
@@ -89,4 +89,6 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr);
 
 size_t cfi_table_n_rows(const CfiTable *t);
 size_t cfi_table_n_rules(const CfiTable *t);
+/* Bytes of code without CFI that were read for it, of which each costs some 20 ns. */
+size_t cfi_table_n_gap_bytes(const CfiTable *t);
 size_t cfi_table_bytes(const CfiTable *t);

@@ -12,7 +12,8 @@
 /* The writing half. */
 
 enum {
-        CODE_AROUND = 64, /* bytes on either side: what is told by its bytes is shorter */
+        CODE_SEGMENTS_MAX = 16, /* as many as tables are made of */
+        CODE_AROUND = 64,       /* bytes on either side: what is told by its bytes is shorter */
 };
 
 typedef struct Range {
@@ -212,13 +213,15 @@ static int add_eh_frame_segment(Ranges *r, Elf *elf, size_t n)
 
 static int add_code(Ranges *r, Elf *elf, size_t n, const uint64_t *vaddrs, size_t n_vaddrs)
 {
+        size_t n_segments = 0;
         int e = 0;
 
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < n && n_segments < CODE_SEGMENTS_MAX; i++) {
                 GElf_Phdr ph;
 
                 if (!gelf_getphdr(elf, (int)i, &ph) || ph.p_type != PT_LOAD || !(ph.p_flags & PF_X))
                         continue;
+                n_segments++;
                 for (size_t k = 0; k < n_vaddrs && e == 0; k++) {
                         uint64_t at = vaddrs[k] - ph.p_vaddr, begin, end;
 

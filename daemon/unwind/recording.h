@@ -24,12 +24,11 @@
  *   MAP      u32 n  n × { u32 mapping  u32 module }  text as in /proc/PID/maps
  *            Just one. Modules come before; mappings ascend, counted from 0.
  *   CAPTURE  u64 mono_ns  i64 syscall  u64 × N_REGS registers  u64 addr  bytes of the stack
- *
  *   OTHER    u64 addr  bytes of the stack that a signal interrupted
- *            Of the CAPTURE before it.
+ *            Of the CAPTURE that is the last one before it.
  *
- * Records of other types are passed over. No number of ours is reused when a body changes: that
- * would be another version.
+ * Records of other types are passed over, wherever they stand. No number of ours is reused when a
+ * body changes: that would be another version.
  */
 
 #define RECORDING_MAGIC   "SWPREC\r\n"

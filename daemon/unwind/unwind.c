@@ -309,13 +309,13 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
  * frame that is in place may hold such a word there, too: it cannot be told. */
 static bool is_frameless(const Walk *w)
 {
-        uint64_t rsp = w->regs.r[X86_RSP], at = rsp - w->copy->addr, word;
+        uint64_t rsp = w->regs.r[X86_RSP], at = rsp - w->addr, word;
         const Mapping *m;
 
-        if (!w->exact || rsp == w->regs.r[X86_RBP] || rsp < w->copy->addr || at >= w->copy->n ||
-                w->copy->n - at < 8)
-                return false;
-        memcpy(&word, w->copy->bytes + at, 8);
+        if (!w->exact || rsp == w->regs.r[X86_RBP] || !w->bytes || rsp < w->addr || at >= w->n ||
+                w->n - at < 8)
+                return false; /* reading the frame tells what is missing */
+        memcpy(&word, w->bytes + at, 8);
         m = procmap_find(w->map, word - 1);
         return word == w->regs.r[X86_RBP] || (m && m->exec);
 }

@@ -12,7 +12,7 @@
 
 typedef enum UnwindStatus {
         UNWIND_DONE,        /* the root was reached */
-        UNWIND_TRUNCATED,   /* the copy ended before the stack did: *ret_need says up to where it is
+        UNWIND_TRUNCATED,   /* the copy ended before the stack did: need_end says up to where it is
                               wanted */
         UNWIND_OTHER_STACK, /* a signal came on another stack, of which there is no copy: need_addr
                              tells where it is */
@@ -38,10 +38,16 @@ typedef struct UnwindResult {
  * in the frames are borrowed from `map`.
  *
  * Code in files goes by the rows of its table, and by nothing else: where there is none, the walk
- * ends with NO_CFI. Code in anonymous memory (JIT), of which only data is known, goes by frame
- * pointer, as V8, .NET and others keep it. At a call the frame is in place. The innermost pc may be
- * before that, or behind it, and one caller would be missing: where the word at rsp is an address of
- * code, or rbp itself, that cannot be told, and the walk ends with BROKEN.
+ * ends with NO_CFI. Rows of what has CFI are the compiler's word. Those of code without CFI are told
+ * by its instructions (cfi-code.h, cfi-gap.h), and rest on what compilers and assemblers write:
+ * functions begin behind padding of int3, or with "push %rbp; mov %rsp,%rbp", and calls leave rsp
+ * and rbp as they were. That is proven by no one, nor is it looked whether a call is before the
+ * return address that such a row gives.
+ *
+ * Code in anonymous memory (JIT), of which only data is known, goes by frame pointer, as V8, .NET and
+ * others keep it. At a call the frame is in place. The innermost pc may be before that, or behind it,
+ * and one caller would be missing: where the word at rsp is an address of code, or rbp itself, that
+ * cannot be told, and the walk ends with BROKEN.
  */
 UnwindResult unwind_cfi(
         const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);

@@ -265,11 +265,52 @@ Test(cfi, holes_are_not_read)
                 getrusage(RUSAGE_SELF, &before);
                 cr_assert_eq(cfi_table_new(&t, elf, NULL), 0);
                 getrusage(RUSAGE_SELF, &after);
+                cr_assert_leq(cfi_table_n_gap_bytes(t), 16 << 20);
                 cr_assert_lt(
                         after.ru_maxrss - before.ru_maxrss, 64 << 10, "segment type %x", types[i]);
                 cfi_table_free(t);
                 elf_end(elf);
                 close(fd);
+        }
+}
+
+/* As many bytes of code without CFI are read as are no burden, however large the file is. */
+Test(cfi, gaps_are_bounded, .fini = check_leaks)
+{
+        static const struct {
+                uint64_t size, n_read;
+        } cases[] = {{4 << 20, 4 << 20}, {64 << 20, 0}};
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                struct {
+                        Elf64_Ehdr eh;
+                        Elf64_Phdr ph;
+                } file = {.eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB,
+                                         EV_CURRENT},
+                                  .e_type = ET_DYN,
+                                  .e_machine = EM_X86_64,
+                                  .e_version = EV_CURRENT,
+                                  .e_phoff = sizeof(Elf64_Ehdr),
+                                  .e_ehsize = sizeof(Elf64_Ehdr),
+                                  .e_phentsize = sizeof(Elf64_Phdr),
+                                  .e_phnum = 1},
+                        .ph = {.p_type = PT_LOAD,
+                                .p_flags = PF_X,
+                                .p_filesz = cases[i].size,
+                                .p_memsz = cases[i].size}};
+                char *bytes = calloc(1, cases[i].size);
+                CfiTable *t = NULL;
+                Elf *elf;
+
+                cr_assert(bytes);
+                memcpy(bytes, &file, sizeof(file));
+                elf_version(EV_CURRENT);
+                elf = elf_memory(bytes, cases[i].size);
+                cr_assert_eq(cfi_table_new(&t, elf, NULL), 0);
+                cr_expect_eq(cfi_table_n_gap_bytes(t), cases[i].n_read);
+                cfi_table_free(t);
+                elf_end(elf);
+                free(bytes);
         }
 }
 

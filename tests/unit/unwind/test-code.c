@@ -238,3 +238,23 @@ Test(code, random_bytes, .fini = check_leaks)
                 free(bytes);
         }
 }
+
+/* Code is read no further than there is room for rows. */
+Test(code, stops_when_full, .fini = check_leaks)
+{
+        const CfiRule none = {.cfa = CFI_CFA_NONE};
+        CfiRule rule = {.cfa = CFI_CFA_REG, .cfa_reg = X86_RSP, .cfa_offset = 8};
+        CfiRows rows = {.base = 0x400000};
+        uint64_t at = rows.base;
+        CfiBytes code = {.p = code_begin, .end = code_end};
+
+        rule.how[X86_RIP] = CFI_REG_OFFSET;
+        rule.offset[X86_RIP] = -8;
+        for (; !cfi_rows_full(&rows) || at % 2 == 1; at++)
+                cr_assert_eq(cfi_rows_add(&rows, at, at % 2 == 0 ? &none : &rule), 0);
+        code.vaddr = at;
+        cr_assert_eq(cfi_rows_add(&rows, at - 1, &rule), 0);
+        cr_assert_eq(cfi_code_rows(&rows, code), 0);
+        cr_expect_eq(rows.rows[rows.n_rows - 1].pc, at - rows.base);
+        cfi_rows_deinit(&rows);
+}

@@ -92,7 +92,7 @@ static void check(uint8_t magic)
         cr_assert(go_table_init(&t, bytes, SIZE));
         cr_assert_eq(t.n_functions, N_FUNCTIONS);
         cr_assert(go_table_function(&t, 0, &f));
-        go_program_init(&p, &f);
+        go_program_init(&p, &t, &f);
         for (size_t i = 0; i < 3; i++) {
                 cr_assert_eq(go_program_next(&p, &start, &end, &rule), 0);
                 cr_expect_eq(start, rows[i].start);
@@ -107,8 +107,8 @@ static void check(uint8_t magic)
         cr_assert_eq(go_program_next(&p, &start, &end, &rule), 1);
         for (size_t i = 1; i < N_FUNCTIONS - 1; i++) {
                 cr_assert(go_table_function(&t, i, &f));
-                cr_expect_str_eq(f.name, functions[i].name);
-                go_program_init(&p, &f);
+                cr_expect_str_eq((const char *)f.name.p, functions[i].name);
+                go_program_init(&p, &t, &f);
                 cr_assert_eq(go_program_next(&p, &start, &end, &rule), 0);
                 cr_expect_eq(rule->cfa, kinds[i], "%s", f.name);
                 cr_expect_eq(start, TEXT + i * FUNCTION_SIZE);
@@ -116,7 +116,7 @@ static void check(uint8_t magic)
                 cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
         }
         cr_assert(go_table_function(&t, N_FUNCTIONS - 1, &f));
-        go_program_init(&p, &f);
+        go_program_init(&p, &t, &f);
         cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
 }
 
@@ -143,6 +143,102 @@ Test(go, goexit)
                 go_function_is_goexit(&f, (CfiBytes){.p = other, .end = other + sizeof(other)}));
 }
 
+/* What is behind a function that is below the one before it is not looked at. */
+Test(go, descending)
+{
+        uint8_t bytes[SIZE];
+        GoTable t;
+
+        make(bytes, 0xf1);
+        put32(bytes + FUNCTAB + 8 * 3, FUNCTION_SIZE * 2 - 1);
+        cr_assert(go_table_init(&t, bytes, SIZE));
+        cr_expect_eq(t.n_functions, 2);
+}
+
+/* A name that nothing ends is none that is known, and not searched for its end. */
+Test(go, endless_name)
+{
+        const size_t size = SIZE + sizeof("runtime.goexit") - 1;
+        uint8_t *bytes = calloc(1, size);
+        GoFunction f;
+        GoTable t;
+
+        cr_assert(bytes);
+        make(bytes, 0xf1);
+        memcpy(bytes + SIZE, "runtime.goexit", size - SIZE);
+        put32(bytes + FUNCS + 4, SIZE - NAMES);
+        put32(bytes + FUNCS + FUNC_SIZE + 4, SIZE - NAMES);
+        cr_assert(go_table_init(&t, bytes, size));
+        cr_expect(go_table_function(&t, 0, &f));
+        cr_expect_not(go_table_goexit(&t, &f));
+        free(bytes);
+}
+
+/* Numbers have 32 bits, and no more bytes than those take. */
+Test(go, endless_number)
+{
+        uint8_t bytes[SIZE];
+        const CfiRule *rule;
+        uint64_t start, end;
+        GoFunction f;
+        GoProgram p;
+        GoTable t;
+
+        make(bytes, 0xf1);
+        memcpy(bytes + VALUES + 1, (const uint8_t[]){0x82, 0x80, 0x80, 0x80, 0x80, 0, 4}, 7);
+        cr_assert(go_table_init(&t, bytes, SIZE));
+        cr_assert(go_table_function(&t, 0, &f));
+        go_program_init(&p, &t, &f);
+        cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
+}
+
+/* Many functions share a long list: the steps are bounded all the same. */
+Test(go, shared_list)
+{
+        enum {
+                N = 1024,
+                PAIRS = 1 << 16, /* and as many bytes of code in each */
+                RECORD = FUNCTAB + 8 * N + 4,
+                LIST = RECORD + FUNC_SIZE,
+                LIST_SIZE = 2 * PAIRS + 1,
+        };
+        uint8_t *bytes = calloc(1, LIST + LIST_SIZE);
+        size_t n_steps = 0;
+        GoTable t;
+
+        cr_assert(bytes);
+        make(bytes, 0xf1);
+        memset(bytes + FUNCTAB, 0, LIST - FUNCTAB);
+        put64(bytes + 8, N);
+        put64(bytes + 32, LIST + LIST_SIZE - 1);
+        put64(bytes + 56, LIST - 1);
+        for (uint32_t i = 0; i <= N; i++) {
+                put32(bytes + FUNCTAB + 8 * i, PAIRS * i);
+                if (i < N)
+                        put32(bytes + FUNCTAB + 8 * i + 4, RECORD - FUNCTAB);
+        }
+        put32(bytes + RECORD + 16, 1);
+        for (size_t i = 0; i < PAIRS; i++) {
+                bytes[LIST + 2 * i] = i == 0 ? 2 : i % 2 ? 32 : 31; /* -1 + 1, + 16, - 16, … */
+                bytes[LIST + 2 * i + 1] = 1;
+        }
+        cr_assert(go_table_init(&t, bytes, LIST + LIST_SIZE));
+        cr_assert_eq(t.n_functions, N);
+        for (size_t i = 0; i < N; i++) {
+                const CfiRule *rule;
+                uint64_t start, end;
+                GoFunction f;
+                GoProgram p;
+
+                cr_assert(go_table_function(&t, i, &f));
+                go_program_init(&p, &t, &f);
+                while (go_program_next(&p, &start, &end, &rule) == 0)
+                        n_steps++;
+        }
+        cr_expect_eq(n_steps, GO_ROWS_MAX);
+        free(bytes);
+}
+
 /* Cut off anywhere, and with a byte of it changed: reads nothing beyond it (for the sanitizer). */
 Test(go, hostile)
 {
@@ -167,7 +263,7 @@ Test(go, hostile)
 
                         if (!go_table_function(&t, k, &f))
                                 continue;
-                        go_program_init(&p, &f);
+                        go_program_init(&p, &t, &f);
                         while (go_program_next(&p, &start, &end, &rule) == 0)
                                 cr_assert(start < end && end <= f.end);
                 }

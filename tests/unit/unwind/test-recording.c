@@ -201,3 +201,52 @@ Test(recording, bad_image, .fini = check_leaks)
         fclose(f.stream);
         free(f.bytes);
 }
+
+/* A file of nothing but segments does not multiply by them what is recorded. */
+Test(recording, many_segments, .fini = check_leaks)
+{
+        enum {
+                N = 64,
+                SIZE = 4096, /* of each segment */
+        };
+        const uint64_t vaddr = SIZE / 2;
+        const uint32_t none = RECORDING_NONE;
+        ProcMap *map = parse("1000-2000 r--p 00000000 fe:10 77 /a\n");
+        char *bytes = calloc(N + 1, SIZE);
+        Elf64_Ehdr header = {.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
+                                     ELFDATA2LSB, EV_CURRENT},
+                .e_type = ET_DYN,
+                .e_machine = EM_X86_64,
+                .e_version = EV_CURRENT,
+                .e_ehsize = sizeof(header),
+                .e_phoff = sizeof(header),
+                .e_phentsize = sizeof(Elf64_Phdr),
+                .e_phnum = N};
+        Recording *r;
+        Elf *elf;
+        File f;
+
+        cr_assert(bytes);
+        memcpy(bytes, &header, sizeof(header));
+        for (size_t i = 0; i < N; i++) {
+                Elf64_Phdr ph = {.p_type = PT_LOAD,
+                        .p_flags = PF_X,
+                        .p_offset = SIZE * (i + 1),
+                        .p_filesz = SIZE,
+                        .p_memsz = SIZE};
+
+                memcpy(bytes + sizeof(header) + i * sizeof(ph), &ph, sizeof(ph));
+        }
+        elf_version(EV_CURRENT);
+        elf = elf_memory(bytes, (N + 1) * SIZE);
+        file_begin(&f);
+        cr_assert_eq(recording_write_image(f.stream, elf, &vaddr, 1), 0);
+        elf_end(elf);
+        cr_assert_eq(recording_write_map(f.stream, map, &none), 0);
+        r = file_read(&f);
+        cr_expect_eq(r->images[0].n_ranges, 1 + 16);
+        recording_free(r);
+        procmap_unref(map);
+        free(f.bytes);
+        free(bytes);
+}

@@ -513,3 +513,31 @@ WALK_TEST(other_stack)
         cr_assert_eq(w.r.need_addr, STACK + (1 << 20));
         end(&w);
 }
+
+/* The same as without a signal: what is at rsp is looked up on the stack that rsp is on. */
+WALK_TEST(other_stack_generated_code_without_a_frame)
+{
+        const uint64_t other_addr = STACK - (1 << 20);
+        uint64_t other[8] = {JIT + 100, 0, 0, 0, 0, RET(0)};
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] = rule_of(X86_RBP, 16);
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_SIGNAL};
+        w.copy.regs.r[X86_RIP] = TEXT + REGION;
+        w.words[5 + 10] = other_addr + 32; /* ucontext at word 0: rbp */
+        w.words[5 + 15] = other_addr;      /* rsp */
+        w.words[5 + 16] = JIT;             /* rip */
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 2);
+        w.copy.other_addr = other_addr;
+        w.copy.other_n = sizeof(other);
+        w.copy.other_bytes = (const uint8_t *)other;
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 2);
+        other[0] = DATA;
+        other[4] = 0;
+        walk(&w);
+        cr_assert_gt(w.r.n_frames, 2);
+        end(&w);
+}
