@@ -245,7 +245,7 @@ static bool has_ended(const Follow *f)
 {
         ProcStatus status;
 
-        return proc_thread_read_status(&f->proc, &status) || status.state == 'Z' ||
+        return proc_thread_read_status(&f->proc, &status) == -ESRCH || status.state == 'Z' ||
                status.state == 'X';
 }
 

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
@@ -312,6 +313,34 @@ Test(ptrace, running)
                 while (atomic_load(&child->n_rounds) == n)
                         sched_yield();
         }
+        child_kill(child);
+}
+
+static void sleeper_of_many_groups(Child *c)
+{
+        gid_t groups[1500];
+
+        for (int i = 0; i < 1500; i++)
+                groups[i] = 1000000000U + (gid_t)i;
+        if (setgroups(1500, groups) < 0)
+                _exit(1);
+        sleeper(c);
+}
+
+/* The kernel names them all before it comes to the memory. */
+Test(ptrace, many_groups)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+        _cleanup_(capture_thread_freep) CaptureThread *t = NULL;
+        CaptureResult r;
+        Child *child;
+
+        if (geteuid() != 0)
+                cr_skip_test("needs root, to have groups");
+        child = child_start(sleeper_of_many_groups);
+        t = follow(c, child);
+        cr_assert_eq(pull_asleep(c, t, &r), CAPTURE_TAKEN);
+        cr_assert_gt(r.space.exec_vm, 0);
         child_kill(child);
 }
 
