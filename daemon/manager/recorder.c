@@ -352,16 +352,22 @@ static int write_file(const Recorder *r)
 {
         const char *path = r->options->path;
         int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), e;
-        _cleanup_(fclosep) FILE *f = NULL;
+        FILE *f;
 
-        if (fd >= 0)
-                f = fdopen(fd, "w");
-        if (!f) {
+        if (fd < 0) {
                 log_error("%s: %s", path, strerror(errno));
-                closep(&fd);
                 return RECORDER_E_FAILED;
         }
-        e = write_all(f, r);
+        f = fdopen(fd, "w");
+        if (f) {
+                e = write_all(f, r);
+                /* Some file systems tell only now that there was no room. */
+                if (fclose(f) != 0 && e == 0)
+                        e = error_origin(-errno);
+        } else {
+                e = error_origin(-errno);
+                close(fd);
+        }
         if (e < 0) {
                 log_error("%s: %s", path, strerror(-e));
                 unlink(path);
