@@ -225,6 +225,8 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         s->copied = (uint32_t)proc_thread_copy(&f->proc, sp - red_zone,
                 s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
         if (s->copied <= red_zone) {
+                /* Whoever gets a copy zeroes as much as it is long: this next one may be shorter. */
+                explicit_bzero(buffer, s->copied);
                 red_zone = 0;
                 s->copied = (uint32_t)proc_thread_copy(&f->proc, sp,
                         s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
