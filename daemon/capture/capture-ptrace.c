@@ -14,6 +14,7 @@
 #include "util/error.h"
 #include "util/hash.h"
 #include "util/list.h"
+#include "util/log.h"
 #include "util/time.h"
 
 /* Most stop within some 10 µs; one that does not may need the very CPU that we wait on. */
@@ -42,6 +43,7 @@ struct CapturePtrace {
         Follow **follows;           /* by slot; NULL: free */
         ListLink seized;
         int timer_fd;
+        LogLimit failure_limit;
 };
 
 static size_t buffers_size(void)
@@ -58,6 +60,7 @@ int capture_ptrace_new(CapturePtrace **ret, unsigned n_slots)
         if (!p)
                 return error_origin(-ENOMEM);
         list_init(&p->seized);
+        p->failure_limit = (LogLimit)LOG_LIMIT_INIT;
         p->n_slots = n_slots;
         p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         if (p->timer_fd < 0)
@@ -251,6 +254,15 @@ static bool has_ended(const Follow *f)
                status.state == 'X';
 }
 
+static void log_failure(CapturePtrace *p, const Follow *f, int error)
+{
+        unsigned n;
+
+        if (log_limit(&p->failure_limit, &n))
+                log_warning("thread %d of process %d cannot be stopped: %s (%u more such)",
+                        (int)f->proc.tid, (int)f->proc.pid, strerror(error), n);
+}
+
 static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
 {
         uint32_t status;
@@ -276,6 +288,10 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         r = tracee_stop(&f->tracee, f->tracee.seized ? 0 : STOP_WAIT_NS);
         if (r == TRACEE_E_DENIED)
                 return has_ended(f) ? SWP_GONE : SWP_DENIED;
+        if (r < 0) {
+                log_failure(p, f, -r);
+                return SWP_FAULT;
+        }
         if (r) {
                 if (f->tracee.seized)
                         keep_seized(p, f);
