@@ -28,6 +28,7 @@ typedef struct Follow {
         Tracee tracee;
         ListLink seized_link; /* in CapturePtrace.seized: was to stop, and has not yet */
         bool left;            /* nobody's any more, but that */
+        bool waits;       /* was off the CPU, in want of something else, before it was to stop */
         bool asked_again; /* since the timer last expired: a capture may take it when it stands */
         /* The newest copy: what has to be the same for the stack to be the same. */
         ProcPlace place;
@@ -220,7 +221,8 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         memcpy(s->regs, regs.regs.r, sizeof(s->regs));
         s->fsbase = regs.fsbase;
         s->orig_ax = (uint64_t)regs.syscall;
-        s->state = regs.syscall >= 0; /* it waited, or was at work for a moment */
+        /* One that waits outside of calls is in a page fault, or stopped: not told apart. */
+        s->state = f->waits && regs.syscall >= 0;
         s->exec_vm = status.exec_vm;
         sp = regs.regs.r[X86_RSP];
         f->n = 0;
@@ -254,6 +256,15 @@ static bool has_ended(const Follow *f)
                status.state == 'X';
 }
 
+static bool waits(const Follow *f)
+{
+        ProcStatus status;
+
+        /* The state is there even if the rest is not. */
+        (void)proc_thread_read_status(&f->proc, &status);
+        return status.state == 'S' || status.state == 'D';
+}
+
 static void log_failure(CapturePtrace *p, const Follow *f, int error)
 {
         unsigned n;
@@ -284,6 +295,8 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         if (s->buffer == SWP_NO_BUFFER)
                 return has_ended(f) ? SWP_GONE : SWP_NO_ROOM;
 
+        if (!f->tracee.seized)
+                f->waits = waits(f);
         /* One that did not stop at once is looked at again only. */
         r = tracee_stop(&f->tracee, f->tracee.seized ? 0 : STOP_WAIT_NS);
         if (r == TRACEE_E_DENIED)

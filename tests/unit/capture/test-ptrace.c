@@ -316,6 +316,41 @@ Test(ptrace, running)
         child_kill(child);
 }
 
+static void runner_in_a_call(Child *c)
+{
+        static char bytes[1 << 20];
+
+        atomic_store(&c->tid, getpid());
+        while (syscall(SYS_getrandom, bytes, sizeof(bytes), 0) > 0)
+                ;
+}
+
+/* Whoever is in a call need not wait there. */
+Test(ptrace, waits_or_runs_in_a_call)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+        Child *running = child_start(runner_in_a_call), *waiting = child_start(sleeper);
+        CaptureThread *t = follow(c, running);
+        CaptureResult r;
+
+        for (int n_in_call = 0; n_in_call < 20; n_in_call += r.syscall == SYS_getrandom) {
+                cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
+                cr_assert(!r.blocked && !r.queued);
+                capture_release(t);
+        }
+        capture_thread_free(t);
+        child_kill(running);
+
+        t = follow(c, waiting);
+        do {
+                capture_thread_forget(t);
+                cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
+                capture_release(t);
+        } while (!r.blocked || r.syscall != SYS_read);
+        capture_thread_free(t);
+        child_kill(waiting);
+}
+
 static void sleeper_of_many_groups(Child *c)
 {
         gid_t groups[1500];
