@@ -21,6 +21,9 @@
 #define STOP_WAIT_NS (80 * NS_PER_US)
 /* How long a thread may stand that stopped later. */
 #define LET_GO_NS (2 * NS_PER_MS)
+/* A leader that ended before its process' other threads: it takes until these have, and then its
+ * parent waits for us to see it. */
+#define ENDED_NS (200 * NS_PER_MS)
 
 /* One thread. */
 typedef struct Follow {
@@ -28,6 +31,7 @@ typedef struct Follow {
         Tracee tracee;
         ListLink seized_link; /* in CapturePtrace.seized: was to stop, and has not yet */
         bool left;            /* nobody's any more, but that */
+        bool ended;           /* and will not stop; not one whose exec gives it another number */
         bool waits;       /* was off the CPU, in want of something else, before it was to stop */
         bool asked_again; /* since the timer last expired: a capture may take it when it stands */
         /* The newest copy: what has to be the same for the stack to be the same. */
@@ -44,6 +48,7 @@ struct CapturePtrace {
         Follow **follows;           /* by slot; NULL: free */
         ListLink seized;
         int timer_fd;
+        uint64_t timer_period_ns; /* 0: it stands */
         LogLimit failure_limit;
 };
 
@@ -102,8 +107,27 @@ static void set_timer(CapturePtrace *p, uint64_t period_ns)
 {
         struct timespec t = {.tv_nsec = (long)period_ns};
 
+        if (period_ns == p->timer_period_ns)
+                return;
+        p->timer_period_ns = period_ns;
         timerfd_settime(
                 p->timer_fd, 0, &(struct itimerspec){.it_value = t, .it_interval = t}, NULL);
+}
+
+/* As in ps(1); 'X': there is no such thread any more. */
+static char state_of(const Follow *f)
+{
+        ProcStatus status;
+
+        /* The state is there even if the rest is not. */
+        return proc_thread_read_status(&f->proc, &status) == -ESRCH ? 'X' : status.state;
+}
+
+static bool has_ended(const Follow *f)
+{
+        char state = state_of(f);
+
+        return state == 'Z' || state == 'X';
 }
 
 static void follow_free(Follow *f)
@@ -114,8 +138,10 @@ static void follow_free(Follow *f)
 
 static void keep_seized(CapturePtrace *p, Follow *f)
 {
-        if (list_empty(&p->seized))
+        if (!f->ended)
                 set_timer(p, LET_GO_NS);
+        else if (list_empty(&p->seized))
+                set_timer(p, ENDED_NS);
         list_remove(&f->seized_link);
         list_append(&p->seized, &f->seized_link);
 }
@@ -129,23 +155,30 @@ static void follow_resume(CapturePtrace *p, Follow *f)
 
 static void let_go(CapturePtrace *p)
 {
+        uint64_t period_ns = 0;
         Follow *f, *next;
 
         list_for_each_safe (f, next, &p->seized, seized_link) {
                 if (f->asked_again && !f->left) {
                         f->asked_again = false;
+                        period_ns = LET_GO_NS;
                         continue;
                 }
                 if (tracee_stop(&f->tracee, 0) == 0)
                         tracee_resume(&f->tracee);
-                if (f->tracee.seized)
+                if (f->tracee.seized) {
+                        f->ended = state_of(f) == 'Z';
+                        if (!f->ended)
+                                period_ns = LET_GO_NS;
+                        else if (period_ns == 0)
+                                period_ns = ENDED_NS;
                         continue;
+                }
                 list_remove(&f->seized_link);
                 if (f->left)
                         follow_free(f);
         }
-        if (list_empty(&p->seized))
-                set_timer(p, 0);
+        set_timer(p, period_ns);
 }
 
 void capture_ptrace_let_go(CapturePtrace *p)
@@ -248,21 +281,11 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         return SWP_COPIED;
 }
 
-static bool has_ended(const Follow *f)
-{
-        ProcStatus status;
-
-        return proc_thread_read_status(&f->proc, &status) == -ESRCH || status.state == 'Z' ||
-               status.state == 'X';
-}
-
 static bool waits(const Follow *f)
 {
-        ProcStatus status;
+        char state = state_of(f);
 
-        /* The state is there even if the rest is not. */
-        (void)proc_thread_read_status(&f->proc, &status);
-        return status.state == 'S' || status.state == 'D';
+        return state == 'S' || state == 'D';
 }
 
 static void log_failure(CapturePtrace *p, const Follow *f, int error)
@@ -306,10 +329,11 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
                 return SWP_FAULT;
         }
         if (r) {
+                f->ended = state_of(f) == 'Z';
+                f->asked_again = !f->ended;
                 if (f->tracee.seized)
                         keep_seized(p, f);
-                f->asked_again = true;
-                return r == TRACEE_E_GONE ? SWP_GONE : SWP_UNSTABLE;
+                return r == TRACEE_E_GONE || has_ended(f) ? SWP_GONE : SWP_UNSTABLE;
         }
         list_remove(&f->seized_link);
         status = copy_stopped(p, f, s);

@@ -622,6 +622,47 @@ Test(ptrace, ends_meanwhile)
         }
 }
 
+static void *outlive(void *userdata)
+{
+        Child *c = userdata;
+
+        while (!atomic_load(&c->stop))
+                sched_yield();
+        return NULL;
+}
+
+static void leader_ends(Child *c)
+{
+        pthread_t thread;
+
+        if (pthread_create(&thread, NULL, outlive, c))
+                _exit(1);
+        atomic_store(&c->tid, getpid());
+        pthread_exit(NULL);
+}
+
+/* No wait tells of a leader that ended before its threads; its parent is to learn of it all the
+ * same when they have. */
+Test(ptrace, leader_ends_meanwhile)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+
+        for (int i = 0; i < 40; i++) {
+                CaptureThread *t = NULL;
+                CaptureResult r;
+                Child *child = child_start(leader_ends);
+
+                if (capture_thread_new(c, &t, child->pid, child->pid, NULL) == 0)
+                        while (pull(c, t, &r) != CAPTURE_GONE) {
+                                cr_assert_eq(r.status, CAPTURE_TAKEN);
+                                capture_thread_forget(t);
+                        }
+                capture_thread_free(t);
+                atomic_store(&child->stop, true);
+                child_kill(child);
+        }
+}
+
 static void exec_sleep(Child *c)
 {
         atomic_store(&c->tid, getpid());
