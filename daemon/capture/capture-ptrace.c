@@ -132,6 +132,7 @@ static bool has_ended(const Follow *f)
 
 static void follow_free(Follow *f)
 {
+        list_remove(&f->seized_link); /* it may have been found gone, and be there still */
         proc_thread_deinit(&f->proc);
         free(f);
 }
@@ -396,10 +397,8 @@ CapturePtrace *capture_ptrace_free(CapturePtrace *p)
                 for (unsigned i = 0; i < p->n_slots; i++)
                         capture_ptrace_leave(p, i);
         let_go(p);
-        list_for_each_safe (f, next, &p->seized, seized_link) {
-                list_remove(&f->seized_link);
+        list_for_each_safe (f, next, &p->seized, seized_link)
                 follow_free(f);
-        }
         if (p->buffers)
                 munmap(p->buffers, buffers_size());
         closep(&p->timer_fd);
