@@ -14,12 +14,16 @@
 #include "util/error.h"
 #include "util/hash.h"
 #include "util/list.h"
+#include "util/log.h"
 #include "util/time.h"
 
 /* Most stop within some 10 µs; one that does not may need the very CPU that we wait on. */
 #define STOP_WAIT_NS (80 * NS_PER_US)
 /* How long a thread may stand that stopped later. */
 #define LET_GO_NS (2 * NS_PER_MS)
+/* A leader that ended before its process' other threads: it takes until these have, and then its
+ * parent waits for us to see it. */
+#define ENDED_NS (200 * NS_PER_MS)
 
 /* One thread. */
 typedef struct Follow {
@@ -27,6 +31,8 @@ typedef struct Follow {
         Tracee tracee;
         ListLink seized_link; /* in CapturePtrace.seized: was to stop, and has not yet */
         bool left;            /* nobody's any more, but that */
+        bool ended;           /* and will not stop; not one whose exec gives it another number */
+        bool waits;       /* was off the CPU, in want of something else, before it was to stop */
         bool asked_again; /* since the timer last expired: a capture may take it when it stands */
         /* The newest copy: what has to be the same for the stack to be the same. */
         ProcPlace place;
@@ -42,6 +48,8 @@ struct CapturePtrace {
         Follow **follows;           /* by slot; NULL: free */
         ListLink seized;
         int timer_fd;
+        uint64_t timer_period_ns; /* 0: it stands */
+        LogLimit failure_limit;
 };
 
 static size_t buffers_size(void)
@@ -58,6 +66,7 @@ int capture_ptrace_new(CapturePtrace **ret, unsigned n_slots)
         if (!p)
                 return error_origin(-ENOMEM);
         list_init(&p->seized);
+        p->failure_limit = (LogLimit)LOG_LIMIT_INIT;
         p->n_slots = n_slots;
         p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         if (p->timer_fd < 0)
@@ -98,20 +107,42 @@ static void set_timer(CapturePtrace *p, uint64_t period_ns)
 {
         struct timespec t = {.tv_nsec = (long)period_ns};
 
+        if (period_ns == p->timer_period_ns)
+                return;
+        p->timer_period_ns = period_ns;
         timerfd_settime(
                 p->timer_fd, 0, &(struct itimerspec){.it_value = t, .it_interval = t}, NULL);
 }
 
+/* As in ps(1); 'X': there is no such thread any more. */
+static char state_of(const Follow *f)
+{
+        ProcStatus status;
+
+        /* The state is there even if the rest is not. */
+        return proc_thread_read_status(&f->proc, &status) == -ESRCH ? 'X' : status.state;
+}
+
+static bool has_ended(const Follow *f)
+{
+        char state = state_of(f);
+
+        return state == 'Z' || state == 'X';
+}
+
 static void follow_free(Follow *f)
 {
+        list_remove(&f->seized_link); /* it may have been found gone, and be there still */
         proc_thread_deinit(&f->proc);
         free(f);
 }
 
 static void keep_seized(CapturePtrace *p, Follow *f)
 {
-        if (list_empty(&p->seized))
+        if (!f->ended)
                 set_timer(p, LET_GO_NS);
+        else if (list_empty(&p->seized))
+                set_timer(p, ENDED_NS);
         list_remove(&f->seized_link);
         list_append(&p->seized, &f->seized_link);
 }
@@ -125,23 +156,30 @@ static void follow_resume(CapturePtrace *p, Follow *f)
 
 static void let_go(CapturePtrace *p)
 {
+        uint64_t period_ns = 0;
         Follow *f, *next;
 
         list_for_each_safe (f, next, &p->seized, seized_link) {
                 if (f->asked_again && !f->left) {
                         f->asked_again = false;
+                        period_ns = LET_GO_NS;
                         continue;
                 }
                 if (tracee_stop(&f->tracee, 0) == 0)
                         tracee_resume(&f->tracee);
-                if (f->tracee.seized)
+                if (f->tracee.seized) {
+                        f->ended = state_of(f) == 'Z';
+                        if (!f->ended)
+                                period_ns = LET_GO_NS;
+                        else if (period_ns == 0)
+                                period_ns = ENDED_NS;
                         continue;
+                }
                 list_remove(&f->seized_link);
                 if (f->left)
                         follow_free(f);
         }
-        if (list_empty(&p->seized))
-                set_timer(p, 0);
+        set_timer(p, period_ns);
 }
 
 void capture_ptrace_let_go(CapturePtrace *p)
@@ -217,7 +255,8 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         memcpy(s->regs, regs.regs.r, sizeof(s->regs));
         s->fsbase = regs.fsbase;
         s->orig_ax = (uint64_t)regs.syscall;
-        s->state = regs.syscall >= 0; /* it waited, or was at work for a moment */
+        /* One that waits outside of calls is in a page fault, or stopped: not told apart. */
+        s->state = f->waits && regs.syscall >= 0;
         s->exec_vm = status.exec_vm;
         sp = regs.regs.r[X86_RSP];
         f->n = 0;
@@ -225,6 +264,8 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         s->copied = (uint32_t)proc_thread_copy(&f->proc, sp - red_zone,
                 s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
         if (s->copied <= red_zone) {
+                /* Whoever gets a copy zeroes as much as it is long: this next one may be shorter. */
+                explicit_bzero(buffer, s->copied);
                 red_zone = 0;
                 s->copied = (uint32_t)proc_thread_copy(&f->proc, sp,
                         s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
@@ -241,12 +282,20 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         return SWP_COPIED;
 }
 
-static bool has_ended(const Follow *f)
+static bool waits(const Follow *f)
 {
-        ProcStatus status;
+        char state = state_of(f);
 
-        return proc_thread_read_status(&f->proc, &status) || status.state == 'Z' ||
-               status.state == 'X';
+        return state == 'S' || state == 'D';
+}
+
+static void log_failure(CapturePtrace *p, const Follow *f, int error)
+{
+        unsigned n;
+
+        if (log_limit(&p->failure_limit, &n))
+                log_warning("thread %d of process %d cannot be stopped: %s (%u more such)",
+                        (int)f->proc.tid, (int)f->proc.pid, strerror(error), n);
 }
 
 static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
@@ -270,15 +319,22 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         if (s->buffer == SWP_NO_BUFFER)
                 return has_ended(f) ? SWP_GONE : SWP_NO_ROOM;
 
+        if (!f->tracee.seized)
+                f->waits = waits(f);
         /* One that did not stop at once is looked at again only. */
         r = tracee_stop(&f->tracee, f->tracee.seized ? 0 : STOP_WAIT_NS);
         if (r == TRACEE_E_DENIED)
                 return has_ended(f) ? SWP_GONE : SWP_DENIED;
+        if (r < 0) {
+                log_failure(p, f, -r);
+                return SWP_FAULT;
+        }
         if (r) {
+                f->ended = state_of(f) == 'Z';
+                f->asked_again = !f->ended;
                 if (f->tracee.seized)
                         keep_seized(p, f);
-                f->asked_again = true;
-                return r == TRACEE_E_GONE ? SWP_GONE : SWP_UNSTABLE;
+                return r == TRACEE_E_GONE || has_ended(f) ? SWP_GONE : SWP_UNSTABLE;
         }
         list_remove(&f->seized_link);
         status = copy_stopped(p, f, s);
@@ -341,10 +397,8 @@ CapturePtrace *capture_ptrace_free(CapturePtrace *p)
                 for (unsigned i = 0; i < p->n_slots; i++)
                         capture_ptrace_leave(p, i);
         let_go(p);
-        list_for_each_safe (f, next, &p->seized, seized_link) {
-                list_remove(&f->seized_link);
+        list_for_each_safe (f, next, &p->seized, seized_link)
                 follow_free(f);
-        }
         if (p->buffers)
                 munmap(p->buffers, buffers_size());
         closep(&p->timer_fd);

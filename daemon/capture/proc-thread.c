@@ -16,6 +16,9 @@
 
 #define PAGE_BYTES 4096U
 
+/* Of /proc/PID/status: what is wanted of it comes after all groups, of which there can be many. */
+#define STATUS_BYTES (32 * 1024)
+
 /* Bits of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 #define PAGE_PRESENT (1ULL << 63)
 #define PAGE_SWAPPED (1ULL << 62)
@@ -156,28 +159,35 @@ int proc_thread_read_run(const ProcThread *t, ProcRun *ret)
         return 0;
 }
 
-/* The number after that word at the beginning of a line; 0: there is none. */
-static uint64_t find_number(const char *text, const char *line)
+/* The number after that word at the beginning of a line. Return: whether there is one. */
+static bool find_number(const char *text, const char *line, uint64_t *ret)
 {
         const char *found = strstr(text, line);
 
-        return found ? strtoull(found + strlen(line), NULL, 10) : 0;
+        if (found)
+                *ret = strtoull(found + strlen(line), NULL, 10);
+        return found;
 }
 
 int proc_thread_read_status(const ProcThread *t, ProcStatus *ret)
 {
-        char text[4096];
+        char text[STATUS_BYTES];
+        uint64_t program_kib, libraries_kib;
         const char *state;
         ssize_t r;
 
+        ret->state = '?';
         r = read_text(t->status_fd, text, sizeof(text));
         if (r < 0)
                 return error_trace((int)r);
         state = strstr(text, "\nState:\t");
-        ret->state = state ? state[8] : '?';
+        if (state)
+                ret->state = state[8];
+        if (!find_number(text, "\nVmExe:", &program_kib) ||
+                !find_number(text, "\nVmLib:", &libraries_kib))
+                return error_origin(-EBADMSG);
         /* Their sum is the kernel's exec_vm; the program's own code does not change. */
-        ret->exec_vm = (find_number(text, "\nVmExe:") + find_number(text, "\nVmLib:")) /
-                       (PAGE_BYTES / 1024);
+        ret->exec_vm = (program_kib + libraries_kib) / (PAGE_BYTES / 1024);
         return 0;
 }
 

@@ -48,6 +48,7 @@ void proc_thread_deinit(ProcThread *t);
 
 /* Return: 0; -ESRCH: it has ended; -errno. */
 int proc_thread_read_run(const ProcThread *t, ProcRun *ret);
+/* The same; -EBADMSG: it has no memory (any more), and the state alone is filled in. */
 int proc_thread_read_status(const ProcThread *t, ProcStatus *ret);
 
 /* Return: whether it is off CPU, waiting in a system call. */

@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -106,9 +107,39 @@ static struct json_object *parse_facts(char *text)
         return facts;
 }
 
+/* Kills it if it has not ended by then. Return: its status, as waitpid() tells it. */
+static int reap(pid_t pid, uint64_t deadline_mono_ns)
+{
+        _cleanup_(closep) int fd = pidfd_open(pid, 0);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        uint64_t now = mono_now_ns();
+        int status = 0;
+
+        if (fd >= 0 && now < deadline_mono_ns)
+                poll(&p, 1, (int)((deadline_mono_ns - now) / NS_PER_MS) + 1);
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        return status;
+}
+
+/* Its own message, if it had one, is on our stderr already. */
+static const char *problem_of(int status)
+{
+        static char text[64];
+
+        if (WIFSIGNALED(status))
+                return WTERMSIG(status) == SIGKILL ? "it takes too long"
+                                                   : strsignal(WTERMSIG(status));
+        if (WEXITSTATUS(status) == 0)
+                return "it says nothing";
+        snprintf(text, sizeof(text), "it fails with status %d", WEXITSTATUS(status));
+        return text;
+}
+
 struct json_object *check_run(unsigned timeout_s, const char **ret_problem)
 {
         _cleanup_(freep) char *text = NULL;
+        uint64_t deadline_mono_ns = mono_now_ns() + timeout_s * NS_PER_S;
         struct json_object *facts;
         pid_t pid;
         int fd, r;
@@ -118,15 +149,13 @@ struct json_object *check_run(unsigned timeout_s, const char **ret_problem)
                 *ret_problem = strerror(-r);
                 return NULL;
         }
-        text = read_until(fd, mono_now_ns() + timeout_s * NS_PER_S);
+        text = read_until(fd, deadline_mono_ns);
         close(fd);
-        /* It has ended, or takes too long. */
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
+        r = reap(pid, deadline_mono_ns);
         facts = parse_facts(text);
         if (json_object_array_length(facts) == 0) {
                 json_object_put(facts);
-                *ret_problem = "it says nothing";
+                *ret_problem = problem_of(r);
                 return NULL;
         }
         return facts;

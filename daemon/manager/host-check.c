@@ -90,6 +90,20 @@ static void check_kernel(FILE *f)
                 "BPF needs Linux 6.1 or later on x86-64", "Linux %s %s", u.release, u.machine);
 }
 
+static void check_lockdown(FILE *f)
+{
+        static const char path[] = "/sys/kernel/security/lockdown";
+        char line[128];
+
+        if (read_line(path, line, sizeof(line)))
+                print_fact(f, "lockdown", host_is_locked_down() ? FOUND_NO : FOUND_YES,
+                        "boot without lockdown=confidentiality", "%s", line);
+        else if (access(path, F_OK) < 0 && errno == ENOENT)
+                print_fact(f, "lockdown", FOUND_YES, "", "none");
+        else
+                print_fact(f, "lockdown", FOUND_UNKNOWN, "ask as root", "unknown");
+}
+
 static void check_files(FILE *f)
 {
         char line[128];
@@ -98,11 +112,7 @@ static void check_files(FILE *f)
         found = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
         print_fact(f, "btf", found ? FOUND_YES : FOUND_NO, "a kernel with CONFIG_DEBUG_INFO_BTF",
                 "/sys/kernel/btf/vmlinux %s", found ? "is there" : "cannot be read");
-        if (!read_line("/sys/kernel/security/lockdown", line, sizeof(line)))
-                strcpy(line,
-                        access("/sys/kernel/security/lockdown", F_OK) == 0 ? "unknown" : "none");
-        print_fact(f, "lockdown", host_is_locked_down() ? FOUND_NO : FOUND_YES,
-                "boot without lockdown=confidentiality", "%s", line);
+        check_lockdown(f);
         found = read_line("/proc/sys/kernel/perf_event_paranoid", line, sizeof(line));
         print_fact(f, "perf_event_paranoid",
                 found && (host_has_capability(CAP_PERFMON) || geteuid() == 0) ? FOUND_YES

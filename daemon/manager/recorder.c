@@ -18,9 +18,10 @@
 #include "util/time.h"
 
 enum {
-        FRAMES_MAX = 16384,     /* of a stack */
-        ATTEMPTS_MAX = 100,     /* of reading a thread that runs while it is read */
-        SHOT_TIMEOUT_MS = 1000, /* a thread that was running and is not let run any more */
+        FRAMES_MAX = 16384,         /* of a stack */
+        ATTEMPTS_MAX = 100,         /* of reading a thread that runs while it is read */
+        ATTEMPT_PAUSE_NS = 1000000, /* between these */
+        SHOT_TIMEOUT_MS = 1000,     /* a thread that was running and is not let run any more */
 };
 
 typedef struct Recorder {
@@ -94,10 +95,26 @@ static void wait_shot(Recorder *r, CaptureResult *ret)
                 ret->status = CAPTURE_UNSTABLE;
 }
 
+static const char *reason_of(CaptureStatus status)
+{
+        switch (status) {
+        case CAPTURE_GONE:
+                return "it has ended";
+        case CAPTURE_FAULT:
+                return "its stack cannot be read";
+        case CAPTURE_DENIED:
+                return "it has another tracer, or a security module forbids it";
+        case CAPTURE_BUSY:
+                return "no buffer is free";
+        default:
+                return "it runs whenever it is looked at, or does not stop";
+        }
+}
+
 /* Return: 0, RECORDER_E_FAILED (logged), -errno. */
 static int take(Recorder *r, CaptureResult *ret)
 {
-        const char *reason = "it runs whenever it is looked at";
+        const struct timespec pause = {.tv_nsec = ATTEMPT_PAUSE_NS};
 
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 int e;
@@ -110,13 +127,12 @@ static int take(Recorder *r, CaptureResult *ret)
                         wait_shot(r, ret);
                 if (ret->status == CAPTURE_TAKEN)
                         return 0;
-                if (ret->status == CAPTURE_GONE || ret->status == CAPTURE_FAULT) {
-                        reason = ret->status == CAPTURE_GONE ? "it has ended"
-                                                             : "its stack cannot be read";
+                if (ret->status == CAPTURE_GONE || ret->status == CAPTURE_FAULT)
                         break;
-                }
+                /* It may need this very CPU, or a tracer may be about to let it go. */
+                clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
         }
-        log_error("thread %d: %s", (int)r->options->tid, reason);
+        log_error("thread %d: %s", (int)r->options->tid, reason_of(ret->status));
         return RECORDER_E_FAILED;
 }
 
@@ -336,16 +352,22 @@ static int write_file(const Recorder *r)
 {
         const char *path = r->options->path;
         int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), e;
-        _cleanup_(fclosep) FILE *f = NULL;
+        FILE *f;
 
-        if (fd >= 0)
-                f = fdopen(fd, "w");
-        if (!f) {
+        if (fd < 0) {
                 log_error("%s: %s", path, strerror(errno));
-                closep(&fd);
                 return RECORDER_E_FAILED;
         }
-        e = write_all(f, r);
+        f = fdopen(fd, "w");
+        if (f) {
+                e = write_all(f, r);
+                /* Some file systems tell only now that there was no room. */
+                if (fclose(f) != 0 && e == 0)
+                        e = error_origin(-errno);
+        } else {
+                e = error_origin(-errno);
+                close(fd);
+        }
         if (e < 0) {
                 log_error("%s: %s", path, strerror(-e));
                 unlink(path);

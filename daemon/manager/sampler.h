@@ -12,8 +12,8 @@
 
 /*
  * The sampler thread: owns the capture backend and the processes' maps; sleeps to the earliest due
- * time (absolute CLOCK_MONOTONIC), captures all threads that are due, unwinds, hands on. Does no
- * file I/O and names nothing. A stack whose process map is missing or out of date is parked
+ * time (absolute CLOCK_MONOTONIC), captures all threads that are due, unwinds, hands on. Reads
+ * no files but, with backend ptrace, those of its threads in /proc, and names nothing. A stack whose process map is missing or out of date is parked
  * (bounded, bytes zeroed after use) until the worker has answered; its sample is on its way
  * already.
  */

@@ -92,11 +92,18 @@ class Check(unittest.TestCase):
         self.assertEqual(text.returncode, 1)
         self.assertRegex(text.stdout, r"(?m)^ptrace +no  .*CAP_SYS_PTRACE.*; fix: ")
 
+    def test_broken_configuration(self):
+        result = check("/nonexistent", "env", "SW_AGENT_PROFILE_MAX_PARALLEL=nonsense")
+        self.assertEqual((result.returncode, result.stdout), (1, ""), result)
+        self.assertIn("SW_AGENT_PROFILE_MAX_PARALLEL", result.stderr)
+        self.assertIn("it fails with status 1", result.stderr)
+
     def test_another_user_is_told_so(self):
         _, facts = self.facts(check("/nonexistent", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"))
         for name in ("perf_event", "bpf/syscall", "bpf/iter", "ptrace", "backend"):
             self.assertIsNone(facts[name]["ok"], facts[name])
             self.assertEqual(facts[name]["fix"], "ask as root")
+        self.assertEqual(facts["lockdown"]["ok"] is None, facts["lockdown"]["text"] == "unknown")
 
     def test_oap(self):
         with socket.socket() as s:

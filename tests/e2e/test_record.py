@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """swprofd --record. Environment: SWPROFD_BUILD."""
 
+import ctypes
 import os
 import pathlib
 import stat
@@ -71,6 +72,17 @@ class TestRecord(unittest.TestCase):
 
     def test_iterator(self):
         self.check(self.start(SLEEP), "--capture=bpf-iter")
+
+    def test_another_tracer(self):
+        pid = self.start(SLEEP)
+        libc = ctypes.CDLL(None, use_errno=True)
+        # PTRACE_SEIZE
+        if libc.ptrace(ctypes.c_long(0x4206), ctypes.c_long(pid), ctypes.c_void_p(), ctypes.c_void_p()) != 0:
+            self.skipTest(f"ptrace: {os.strerror(ctypes.get_errno())}")
+        result = self.record(f"--pid={pid}", "--capture=ptrace")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("it has another tracer", result.stderr)
+        self.assertFalse(self.path.exists())
 
     def test_file_exists(self):
         self.path.write_text("dear")

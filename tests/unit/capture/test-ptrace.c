@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
@@ -315,6 +316,69 @@ Test(ptrace, running)
         child_kill(child);
 }
 
+static void runner_in_a_call(Child *c)
+{
+        static char bytes[1 << 20];
+
+        atomic_store(&c->tid, getpid());
+        while (syscall(SYS_getrandom, bytes, sizeof(bytes), 0) > 0)
+                ;
+}
+
+/* Whoever is in a call need not wait there. */
+Test(ptrace, waits_or_runs_in_a_call)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+        Child *running = child_start(runner_in_a_call), *waiting = child_start(sleeper);
+        CaptureThread *t = follow(c, running);
+        CaptureResult r;
+
+        for (int n_in_call = 0; n_in_call < 20; n_in_call += r.syscall == SYS_getrandom) {
+                cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
+                cr_assert(!r.blocked && !r.queued);
+                capture_release(t);
+        }
+        capture_thread_free(t);
+        child_kill(running);
+
+        t = follow(c, waiting);
+        do {
+                capture_thread_forget(t);
+                cr_assert_eq(pull(c, t, &r), CAPTURE_TAKEN);
+                capture_release(t);
+        } while (!r.blocked || r.syscall != SYS_read);
+        capture_thread_free(t);
+        child_kill(waiting);
+}
+
+static void sleeper_of_many_groups(Child *c)
+{
+        gid_t groups[1500];
+
+        for (int i = 0; i < 1500; i++)
+                groups[i] = 1000000000U + (gid_t)i;
+        if (setgroups(1500, groups) < 0)
+                _exit(1);
+        sleeper(c);
+}
+
+/* The kernel names them all before it comes to the memory. */
+Test(ptrace, many_groups)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+        _cleanup_(capture_thread_freep) CaptureThread *t = NULL;
+        CaptureResult r;
+        Child *child;
+
+        if (geteuid() != 0)
+                cr_skip_test("needs root, to have groups");
+        child = child_start(sleeper_of_many_groups);
+        t = follow(c, child);
+        cr_assert_eq(pull_asleep(c, t, &r), CAPTURE_TAKEN);
+        cr_assert_gt(r.space.exec_vm, 0);
+        child_kill(child);
+}
+
 /* ---- many, and more than there are buffers ---- */
 
 static void *crowd_thread(void *userdata)
@@ -554,6 +618,47 @@ Test(ptrace, ends_meanwhile)
                                 capture_thread_forget(t);
                         }
                 capture_thread_free(t);
+                child_kill(child);
+        }
+}
+
+static void *outlive(void *userdata)
+{
+        Child *c = userdata;
+
+        while (!atomic_load(&c->stop))
+                sched_yield();
+        return NULL;
+}
+
+static void leader_ends(Child *c)
+{
+        pthread_t thread;
+
+        if (pthread_create(&thread, NULL, outlive, c))
+                _exit(1);
+        atomic_store(&c->tid, getpid());
+        pthread_exit(NULL);
+}
+
+/* No wait tells of a leader that ended before its threads; its parent is to learn of it all the
+ * same when they have. */
+Test(ptrace, leader_ends_meanwhile)
+{
+        _cleanup_(capture_freep) Capture *c = new_capture();
+
+        for (int i = 0; i < 40; i++) {
+                CaptureThread *t = NULL;
+                CaptureResult r;
+                Child *child = child_start(leader_ends);
+
+                if (capture_thread_new(c, &t, child->pid, child->pid, NULL) == 0)
+                        while (pull(c, t, &r) != CAPTURE_GONE) {
+                                cr_assert_eq(r.status, CAPTURE_TAKEN);
+                                capture_thread_forget(t);
+                        }
+                capture_thread_free(t);
+                atomic_store(&child->stop, true);
                 child_kill(child);
         }
 }
