@@ -35,7 +35,8 @@ struct CaptureThread {
         void *userdata;
         pid_t pid, tid;
         uint32_t slot;
-        uint32_t buffer; /* or SWP_NO_BUFFER */
+        struct swp_slot *shared; /* that one, as the program sees it */
+        uint32_t buffer;         /* or SWP_NO_BUFFER */
         size_t want;
         uint64_t known_switches;
         bool known_waits; /* it blocked then, when these were: */
@@ -47,14 +48,6 @@ struct CaptureThread {
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */
 };
-
-static inline struct swp_slot *thread_slot(const CaptureThread *t)
-{
-        Capture *c = t->capture;
-
-        return c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
-                         : capture_bpf_slot(c->bpf, t->slot);
-}
 
 static inline uint8_t *thread_buffer(const CaptureThread *t)
 {
@@ -78,7 +71,7 @@ uint64_t thread_run_delay_ns(const CaptureThread *t);
 void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r);
 
 /* The answer, which is there, as the caller sees it. Keeps the buffer only with a copy in it. */
-CaptureResult thread_result(CaptureThread *t);
+void thread_result(CaptureThread *t, CaptureResult *ret);
 
 /* ---- capture.c ---- */
 

@@ -7,7 +7,7 @@
 static bool result_fill_shot(CaptureThread *t, CaptureResult *r)
 {
         Capture *c = t->capture;
-        struct swp_slot *s = thread_slot(t);
+        struct swp_slot *s = t->shared;
         uint64_t pcs[SWP_MAX_USTACK];
         int n;
 
@@ -56,7 +56,7 @@ static CaptureStatus status_of(uint32_t status)
 
 uint64_t thread_run_delay_ns(const CaptureThread *t)
 {
-        const struct swp_slot *s = thread_slot(t);
+        const struct swp_slot *s = t->shared;
         uint64_t since = 0;
 
         if (s->queued_sched_ns && !s->shot)
@@ -73,7 +73,7 @@ uint64_t thread_run_delay_ns(const CaptureThread *t)
 static uint64_t wait_end(
         const CaptureThread *t, bool on_cpu, uint64_t came_mono_ns, const CaptureResult *r)
 {
-        const struct swp_slot *s = thread_slot(t);
+        const struct swp_slot *s = t->shared;
         uint64_t until = r->blocked ? r->waits_since_mono_ns : r->mono_ns;
 
         if (!t->known_waits || s->voluntary != t->known_voluntary + r->blocked)
@@ -87,7 +87,7 @@ static uint64_t wait_end(
 void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
 {
         const SchedClock *clock = &t->capture->sched_clock;
-        const struct swp_slot *s = thread_slot(t);
+        const struct swp_slot *s = t->shared;
         uint64_t came = sched_clock_mono_ns(clock, s->arrival_sched_ns, s->mono_ns);
 
         if (came == 0)
@@ -100,51 +100,58 @@ void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
         r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
 }
 
-CaptureResult thread_result(CaptureThread *t)
+/* The rest of one that is TAKEN. */
+static void result_fill_taken(CaptureThread *t, CaptureResult *r)
 {
-        struct swp_slot *s = thread_slot(t);
-        CaptureResult r = {
+        struct swp_slot *s = t->shared;
+
+        r->shot = s->shot;
+        r->space = (CaptureSpace){.exec_vm = s->exec_vm,
+                .mm = s->mm,
+                .process_start_boottime = s->process_start_boottime};
+        r->fsbase = s->fsbase;
+        r->syscall = (int64_t)s->orig_ax;
+        r->blocked = !s->shot && s->state != 0;
+        r->queued = !s->shot && s->queued_sched_ns != 0;
+        r->kernel_pcs = (const uint64_t *)s->kstack; /* __u64 is another type of the same size */
+        memcpy(r->copy.regs.r, s->regs, sizeof(r->copy.regs.r));
+        r->copy.addr = s->copy_addr;
+        if (s->shot && !result_fill_shot(t, r)) {
+                r->status = CAPTURE_UNSTABLE;
+                return;
+        }
+        if (!s->shot)
+                r->n_kernel_pcs = s->n_kstack < SWP_MAX_KSTACK ? s->n_kstack : SWP_MAX_KSTACK;
+        if (t->buffer != SWP_NO_BUFFER && !r->pcs_only) {
+                r->copy.bytes = thread_buffer(t);
+                r->copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
+                r->copy.other_addr = s->other_addr;
+                r->copy.other_n =
+                        s->other_copied < SWP_OTHER_BYTES ? s->other_copied : SWP_OTHER_BYTES;
+                r->copy.other_bytes = r->copy.bytes + SWP_OTHER_AT;
+        }
+        if (s->puller_sched_ns && !s->shot)
+                sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
+        result_fill_turn(t, s->shot, r);
+        t->known_switches = s->shot ? NOT_KNOWN : s->switches;
+        t->known_waits = r->blocked;
+        t->known_voluntary = s->voluntary;
+        t->known_runtime_ns = r->runtime_ns;
+        t->known_run_delay_ns = r->run_delay_ns;
+}
+
+void thread_result(CaptureThread *t, CaptureResult *ret)
+{
+        const struct swp_slot *s = t->shared;
+
+        *ret = (CaptureResult){
                 .status = status_of(s->status),
                 .mono_ns = s->mono_ns,
-                .shot = s->shot,
-                .space = {.exec_vm = s->exec_vm,
-                        .mm = s->mm,
-                        .process_start_boottime = s->process_start_boottime},
                 .runtime_ns = s->runtime_ns,
                 .run_delay_ns = thread_run_delay_ns(t),
-                .fsbase = s->fsbase,
-                .syscall = (int64_t)s->orig_ax,
-                .blocked = !s->shot && s->state != 0,
-                .queued = !s->shot && s->queued_sched_ns != 0,
-                .kernel_pcs =
-                        (const uint64_t *)s->kstack, /* __u64 is another type of the same size */
         };
-
-        memcpy(r.copy.regs.r, s->regs, sizeof(r.copy.regs.r));
-        r.copy.addr = s->copy_addr;
-        if (r.status == CAPTURE_TAKEN && s->shot && !result_fill_shot(t, &r))
-                r.status = CAPTURE_UNSTABLE;
-        if (r.status == CAPTURE_TAKEN && !s->shot)
-                r.n_kernel_pcs = s->n_kstack < SWP_MAX_KSTACK ? s->n_kstack : SWP_MAX_KSTACK;
-        if (r.status == CAPTURE_TAKEN && t->buffer != SWP_NO_BUFFER && !r.pcs_only) {
-                r.copy.bytes = thread_buffer(t);
-                r.copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
-                r.copy.other_addr = s->other_addr;
-                r.copy.other_n =
-                        s->other_copied < SWP_OTHER_BYTES ? s->other_copied : SWP_OTHER_BYTES;
-                r.copy.other_bytes = r.copy.bytes + SWP_OTHER_AT;
-        }
-        if (r.status == CAPTURE_TAKEN) {
-                if (s->puller_sched_ns && !s->shot)
-                        sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
-                result_fill_turn(t, s->shot, &r);
-                t->known_switches = s->shot ? NOT_KNOWN : s->switches;
-                t->known_waits = r.blocked;
-                t->known_voluntary = s->voluntary;
-                t->known_runtime_ns = r.runtime_ns;
-                t->known_run_delay_ns = r.run_delay_ns;
-        }
-        if (!r.copy.bytes)
+        if (ret->status == CAPTURE_TAKEN)
+                result_fill_taken(t, ret);
+        if (!ret->copy.bytes)
                 thread_drop_buffer(t);
-        return r;
 }

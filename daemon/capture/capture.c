@@ -92,14 +92,16 @@ static bool thread_take_buffer(CaptureThread *t)
 void thread_drop_buffer(CaptureThread *t)
 {
         Capture *c = t->capture;
-        uint32_t copied = thread_slot(t)->copied, other = thread_slot(t)->other_copied;
+        uint32_t copied, other;
 
         if (t->buffer == SWP_NO_BUFFER)
                 return;
+        copied = t->shared->copied;
+        other = t->shared->other_copied;
         explicit_bzero(thread_buffer(t), copied < SWP_STACK_BYTES ? copied : SWP_STACK_BYTES);
         explicit_bzero(
                 thread_buffer(t) + SWP_OTHER_AT, other < SWP_OTHER_BYTES ? other : SWP_OTHER_BYTES);
-        thread_slot(t)->copied = thread_slot(t)->other_copied = 0;
+        t->shared->copied = t->shared->other_copied = 0;
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
 }
@@ -108,7 +110,7 @@ void thread_drop_buffer(CaptureThread *t)
 static void thread_request(CaptureThread *t, size_t want)
 {
         Capture *c = t->capture;
-        struct swp_slot *s = thread_slot(t);
+        struct swp_slot *s = t->shared;
 
         s->tid = (uint32_t)t->tid;
         s->want = (uint32_t)want;
@@ -124,24 +126,22 @@ static void thread_request(CaptureThread *t, size_t want)
 
 static bool thread_answered(const CaptureThread *t)
 {
-        const struct swp_slot *s = thread_slot(t);
+        const struct swp_slot *s = t->shared;
 
         return __atomic_load_n(&s->answered, __ATOMIC_ACQUIRE) == s->request;
 }
 
 /* The program has answered the shot that was out. */
-static CaptureResult thread_fetch_shot(CaptureThread *t)
+static void thread_fetch_shot(CaptureThread *t, CaptureResult *ret)
 {
         Capture *c = t->capture;
-        CaptureResult r;
 
         list_remove(&t->answered_link);
         shot_answered(&t->shot);
-        r = thread_result(t);
+        thread_result(t, ret);
         /* Only now no shot can hold an id that is not read yet. */
         if (--c->n_shots == 0 && capture_bpf_stacks_crowded(c->bpf))
                 capture_bpf_forget_stacks(c->bpf);
-        return r;
 }
 
 bool capture_cancel(CaptureThread *t, CaptureResult *ret)
@@ -151,7 +151,7 @@ bool capture_cancel(CaptureThread *t, CaptureResult *ret)
         if (!thread_answered(t))
                 shot_stop(&t->shot);
         if (thread_answered(t)) {
-                *ret = thread_fetch_shot(t);
+                thread_fetch_shot(t, ret);
                 return true;
         }
         shot_unanswered(&t->shot);
@@ -166,7 +166,7 @@ static void on_answer(void *userdata, const struct swp_event *e)
         CaptureThread *t = e->slot < c->n_slots ? c->threads[e->slot] : NULL;
 
         /* Older ones were fetched by capture_cancel() before they were announced. */
-        if (t && t->shot.out && thread_slot(t)->request == e->request) {
+        if (t && t->shot.out && t->shared->request == e->request) {
                 list_remove(&t->answered_link);
                 list_append(&c->answered, &t->answered_link);
         }
@@ -185,7 +185,7 @@ bool capture_collect(Capture *c, void **ret_userdata, CaptureResult *ret)
         t = list_first(&c->answered, CaptureThread, answered_link);
         if (!t)
                 return false;
-        *ret = thread_fetch_shot(t);
+        thread_fetch_shot(t, ret);
         *ret_userdata = t->userdata;
         return true;
 }
@@ -261,7 +261,7 @@ int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureRes
 
                 capture_cancel(threads[i], &late);
                 thread_drop_buffer(threads[i]);
-                results[i] = (CaptureResult){.status = CAPTURE_BUSY};
+                results[i].status = CAPTURE_BUSY;
         }
         /* Threads that have not run need no buffer, so more than there are buffers are served at
          * once. */
@@ -275,7 +275,7 @@ int capture_pull(Capture *c, CaptureThread *const *threads, size_t n, CaptureRes
                         if (results[i].status != CAPTURE_BUSY)
                                 continue;
                         if (thread_answered(threads[i]))
-                                results[i] = thread_result(threads[i]);
+                                thread_result(threads[i], &results[i]);
                         else
                                 results[i].status = CAPTURE_GONE;
                         n_busy += results[i].status == CAPTURE_BUSY;
@@ -322,12 +322,12 @@ static int pull_alone(CaptureThread *t)
                 r = pull_list(t->capture, n_work);
         if (r)
                 return error_trace(r);
-        return thread_answered(t) && thread_slot(t)->status != SWP_GONE ? 0 : CAPTURE_E_GONE;
+        return thread_answered(t) && t->shared->status != SWP_GONE ? 0 : CAPTURE_E_GONE;
 }
 
 int capture_finish(CaptureThread *t, CaptureResult *ret)
 {
-        const struct swp_slot *s = thread_slot(t);
+        const struct swp_slot *s = t->shared;
         CaptureResult late;
         int r;
 
@@ -353,7 +353,7 @@ static int thread_identify(CaptureThread *t)
         r = pull_alone(t);
         if (r)
                 return error_trace(r);
-        t->start_boottime = thread_slot(t)->task_start_boottime;
+        t->start_boottime = t->shared->task_start_boottime;
         /* Signal 0 is none: the kernel just looks whether the thread is one of that process (EPERM:
          * it is). */
         if (syscall(SYS_tgkill, t->pid, t->tid, 0) < 0 && errno == ESRCH)
@@ -402,6 +402,8 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
                 .shot = SHOT_INIT,
         };
         c->threads[t->slot] = t;
+        t->shared = c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
+                              : capture_bpf_slot(c->bpf, t->slot);
         list_init(&t->answered_link);
         capture_thread_set_want(t, FIRST_WANT);
         if (c->fp) {
@@ -433,7 +435,7 @@ CaptureThread *capture_thread_free(CaptureThread *t)
         closep(&t->iter_fd);
         if (c->ptrace)
                 capture_ptrace_leave(c->ptrace, t->slot);
-        memset(thread_slot(t), 0, sizeof(struct swp_slot));
+        memset(t->shared, 0, sizeof(struct swp_slot));
         c->threads[t->slot] = NULL;
         c->free_slots[c->n_free_slots++] = t->slot;
         free(t->pcs);

@@ -49,13 +49,16 @@ typedef struct CaptureSpace {
 
 typedef struct CaptureResult {
         CaptureStatus status;
-        uint64_t mono_ns; /* when it was taken */
-        bool shot;        /* by an interrupt in the running thread */
-        /* TAKEN, 0: not known. It waits (it blocks, that is) with this stack since then; it waited
+        uint64_t mono_ns;                  /* when it was taken */
+        uint64_t runtime_ns, run_delay_ns; /* the thread's time on a CPU, and in want of one */
+
+        /* TAKEN: */
+        bool shot; /* by an interrupt in the running thread */
+        /* 0: not known. It waits (it blocks, that is) with this stack since then; it waited
          * with the stack of the capture before until then. Both are some 10 µs late, or off by what
          * interrupts and the host took from it meanwhile. */
         uint64_t waits_since_mono_ns, waited_until_mono_ns;
-        StackCopy copy; /* TAKEN; the bytes are valid until the thread's next pull or
+        StackCopy copy; /* the bytes are valid until the thread's next pull or
                              capture_release() */
         bool pcs_only;  /* fp mode, shots: pcs instead of a copy */
         bool pcs_cut;   /* there were more than the kernel keeps */
@@ -64,7 +67,6 @@ typedef struct CaptureResult {
         size_t n_kernel_pcs;
         const uint64_t *kernel_pcs; /* innermost first */
         CaptureSpace space;
-        uint64_t runtime_ns, run_delay_ns; /* the thread's time on a CPU, and in want of one */
         uint64_t fsbase;
         int64_t syscall; /* number of the system call it is in, -1: none */
         bool blocked;    /* it was off the CPU, waiting for something else */
