@@ -75,10 +75,13 @@ static bool bench_first(Bench *b, pid_t pid)
 
         if (!add(b, pid))
                 return false;
-        do {
+        for (;;) {
                 if (!pop(sampler_events(b->sampler), &e) || e.type == SAMPLER_GONE)
                         return false;
-        } while (e.target != b->last_id || e.type != SAMPLER_STACK || e.failed);
+                if (e.target == b->last_id && e.type == SAMPLER_STACK && !e.failed)
+                        break;
+                drop(&e);
+        }
         if (!name(b, &e))
                 return false;
         printf("%.3f\n", (double)(mono_now_ns() - begin_ns) / NS_PER_MS);
