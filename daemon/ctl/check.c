@@ -265,7 +265,10 @@ void check_show(struct json_object *report, FILE *f)
                 show_line(f, "daemon's oap", strcmp(state, "ready") == 0,
                         text_of(daemon, "oap_error")[0] ? text_of(daemon, "oap_error") : state, "");
         } else {
-                show_line(f, "daemon", -1, "does not answer: not running, or not for you", "");
+                show_line(f, "daemon", -1,
+                        geteuid() == 0 ? "is not running"
+                                       : "does not answer: not running, or not for you",
+                        "");
         }
         fprintf(f, "%s%s\n",
                 check_works(report) ? "Stacks can be read, by "

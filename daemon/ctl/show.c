@@ -55,8 +55,9 @@ void show_status(const Status *s, FILE *f, bool colour)
         if (s->capture) {
                 show_line(f, "capture", "%s%s%s", s->capture->backend,
                         s->capture->reason[0] ? ": " : "", s->capture->reason);
-                show_line(f, "", "unwinds by %s, samples %" PRIu32 " threads now",
-                        s->capture->unwind, s->capture->targets);
+                show_line(f, "", "unwinds by %s, samples %" PRIu32 " thread%s now",
+                        s->capture->unwind, s->capture->targets,
+                        s->capture->targets == 1 ? "" : "s");
         }
         if (s->oap)
                 show_oap(s->oap, f);

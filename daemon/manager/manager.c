@@ -21,7 +21,7 @@
 #define STALL_NS (20 * NS_PER_S)
 /* Events taken from the sampler before other sources get their turn. */
 #define SAMPLER_BURST 4096
-#define NICE          (-5)
+#define NICE          (-15)
 #define SHARE_NS      (NS_PER_S / 6)
 
 /* ---- clients ---- */

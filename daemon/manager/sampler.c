@@ -19,7 +19,7 @@
 #define N_EVENTS 65536
 /* Waits for room in another thread's mailbox are rare, and need no descriptor of their own. */
 #define RETRY_NS      NS_PER_MS
-#define NICE          (-10)
+#define NICE          (-20)
 #define SHARE_NS      (NS_PER_S / 3)
 #define NEVER         UINT64_MAX
 #define WALL_NOISE_NS 50000
