@@ -11,8 +11,6 @@
 #include "capture/capture-private.h"
 #include "util/error.h"
 
-#define FIRST_WANT 4096U
-
 static int new_buffers(Capture *c)
 {
         unsigned n = c->n_slots;
@@ -408,7 +406,7 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
         t->shared = c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
                               : capture_bpf_slot(c->bpf, t->slot);
         list_init(&t->answered_link);
-        capture_thread_set_want(t, FIRST_WANT);
+        capture_thread_set_want(t, CAPTURE_FIRST_WANT);
         if (c->fp) {
                 t->pcs = calloc(SWP_MAX_USTACK, sizeof(*t->pcs));
                 if (!t->pcs)

@@ -48,6 +48,12 @@ typedef struct CaptureSpace {
         uint64_t process_start_boottime; /* another for a later process with the same number */
 } CaptureSpace;
 
+static inline bool capture_space_equal(const CaptureSpace *a, const CaptureSpace *b)
+{
+        return a->exec_vm == b->exec_vm && a->mm == b->mm &&
+               a->process_start_boottime == b->process_start_boottime;
+}
+
 typedef struct CaptureResult {
         CaptureStatus status;
         uint64_t mono_ns;                  /* when it was taken */
@@ -105,8 +111,11 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
 CaptureThread *capture_thread_free(CaptureThread *t);
 DEFINE_CLEANUP(CaptureThread *, capture_thread_free)
 
-/* Bytes that pulls copy from now on (4 KiB at first; at most capture.max_stack_bytes and
- * SWP_STACK_BYTES). Shots always copy as much as they may. */
+/* What is copied at first: most stacks are smaller. */
+#define CAPTURE_FIRST_WANT 4096U
+
+/* Bytes that pulls copy from now on (at most capture.max_stack_bytes and SWP_STACK_BYTES). Shots
+ * always copy as much as they may. */
 void capture_thread_set_want(CaptureThread *t, size_t bytes);
 /* What it is now: a copy that is shorter, and ends before the stack does, met a page that cannot be
  * read. */

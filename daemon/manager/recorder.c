@@ -136,12 +136,6 @@ static int take(Recorder *r, CaptureResult *ret)
         return RECORDER_E_FAILED;
 }
 
-static bool space_equal(const CaptureSpace *a, const CaptureSpace *b)
-{
-        return a->exec_vm == b->exec_vm && a->mm == b->mm &&
-               a->process_start_boottime == b->process_start_boottime;
-}
-
 /* The one map that all captures are to fit. */
 static int load_map(Recorder *r)
 {
@@ -218,7 +212,7 @@ static int take_all(Recorder *r)
                 e = take_whole(r, &c);
                 if (e)
                         return error_trace(e);
-                if (!space_equal(&c.space, &r->space)) {
+                if (!capture_space_equal(&c.space, &r->space)) {
                         log_error("process %d has mapped or unmapped code meanwhile: try again",
                                 (int)r->options->pid);
                         return RECORDER_E_FAILED;

@@ -38,12 +38,6 @@ typedef struct Parked {
         uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
 } Parked;
 
-static bool space_equal(const CaptureSpace *a, const CaptureSpace *b)
-{
-        return a->exec_vm == b->exec_vm && a->mm == b->mm &&
-               a->process_start_boottime == b->process_start_boottime;
-}
-
 /* ---- unwinding ---- */
 
 static Frame frame_of(FrameKind kind, uint64_t pc)
@@ -243,7 +237,7 @@ SampleFate process_take_sample(
         UnwindResult u;
 
         p->space = result->space;
-        if (!p->map || !space_equal(&p->space, &p->map_space))
+        if (!p->map || !capture_space_equal(&p->space, &p->map_space))
                 return park(p, t, result, time);
         if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
                 process_want_map(p);

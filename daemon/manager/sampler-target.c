@@ -23,8 +23,6 @@
 #define N_AT_ONCE   5
 #define PAUSE_NS    200000
 #define NOT_IN_HEAP SIZE_MAX
-/* Most stacks are smaller. */
-#define FIRST_WANT 4096
 
 /* ---- the heap: earliest wake_mono_ns first ---- */
 
@@ -438,7 +436,7 @@ Target *target_find(Sampler *s, TargetId id)
 void target_size(Target *t)
 {
         capture_thread_set_want(
-                t->thread, t->process->map ? FIRST_WANT : t->sampler->max_stack_bytes);
+                t->thread, t->process->map ? CAPTURE_FIRST_WANT : t->sampler->max_stack_bytes);
 }
 
 bool target_grow(Target *t, uint64_t need_bytes)
