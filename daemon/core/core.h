@@ -289,18 +289,22 @@ typedef struct ThreadTimes {
         uint64_t run_delay_ns; /* in want of one */
 } ThreadTimes;
 
-typedef struct Sample {
-        uint64_t mono_ns; /* when it was taken */
+/* One sample, or several of one stack with the same time between them, as those of a thread that
+ * sleeps. */
+typedef struct SampleRun {
+        uint64_t mono_ns; /* when the first one was taken */
         uint64_t wall_ns; /* as reported */
+        uint64_t period_ns;
+        uint32_t n;
         Stack *stack;
-} Sample;
+} SampleRun;
 
 /*
- * A sample of that target. The core takes its own reference of the stack, which may still be
- * PENDING; one that stays so for 30 s counts as FAILED. `times`: of its thread at mono_ns, or zero.
- * Unknown targets are ignored and counted.
+ * Samples of that target, at least one. The core takes its own reference of the stack, which may
+ * still be PENDING; one that stays so for 30 s counts as FAILED. `times`: of its thread at the last
+ * one, or zero. Unknown targets are ignored and counted.
  */
-void core_sample(Core *c, TargetId id, const Sample *sample, ThreadTimes times, Now now);
+void core_samples(Core *c, TargetId id, const SampleRun *run, ThreadTimes times, Now now);
 
 /* The times of the target's thread at mono_ns, without a sample. */
 void core_thread_times(Core *c, TargetId id, uint64_t mono_ns, ThreadTimes times);

@@ -10,14 +10,14 @@ void segment_cut_held(Segment *s, uint64_t mono_ns)
 
 bool segment_blocked(const Segment *s)
 {
-        const Sample *first = held_first(&s->held);
+        const SampleRun *first = held_first(&s->held);
 
         return s->state != SEGMENT_PENDING && first && first->stack->state == STACK_PENDING;
 }
 
 uint64_t segment_delivery_due(const Segment *s)
 {
-        const Sample *first = held_first(&s->held);
+        const SampleRun *first = held_first(&s->held);
         uint64_t due = 0;
 
         if (!first)
@@ -47,7 +47,7 @@ static void segment_delivered_first(Segment *s, Now now)
 }
 
 /* Return: whether the sink took it. */
-static bool segment_snapshot(Segment *s, const Sample *sample, Now now)
+static bool segment_snapshot(Segment *s, const SampleRun *sample, Now now)
 {
         const Core *c = s->core;
         int64_t wall_ms = (int64_t)(sample->wall_ns / NS_PER_MS);
@@ -75,7 +75,7 @@ static bool segment_snapshot(Segment *s, const Sample *sample, Now now)
 
 void segment_deliver(Segment *s, Now now)
 {
-        const Sample *first;
+        const SampleRun *first;
 
         while ((first = held_first(&s->held)) && segment_delivery_due(s) <= now.mono_ns) {
                 /* One that is PENDING here has been waited for long enough. */

@@ -154,29 +154,34 @@ void core_thread_times(Core *c, TargetId id, uint64_t mono_ns, ThreadTimes times
                 target_take_times(t, mono_ns, &times);
 }
 
-void core_sample(Core *c, TargetId id, const Sample *sample, ThreadTimes times, Now now)
+void core_samples(Core *c, TargetId id, const SampleRun *run, ThreadTimes times, Now now)
 {
-        uint64_t mono_ns = sample->mono_ns;
         Target *t = target_find(c, id);
+        SampleRun r = *run;
+        uint64_t end_mono_ns;
         Segment *s;
 
         if (!t) {
-                counter_add(COUNTER_SAMPLES_UNCLAIMED, 1);
+                counter_add(COUNTER_SAMPLES_UNCLAIMED, r.n);
                 return;
         }
         s = t->segment;
-        s->n_captured++;
-        target_take_times(t, mono_ns, &times);
-        if (mono_ns < t->from_mono_ns || mono_ns >= t->end_mono_ns || mono_ns >= s->cut_mono_ns) {
-                counter_add(COUNTER_SAMPLES_AFTER_STOP, 1);
+        s->n_captured += r.n;
+        target_take_times(t, sample_run_last_mono_ns(&r), &times);
+        end_mono_ns = min_ns(t->end_mono_ns, s->cut_mono_ns);
+        while (r.n > 0 && r.mono_ns < t->from_mono_ns)
+                sample_run_drop_first(&r);
+        while (r.n > 0 && sample_run_last_mono_ns(&r) >= end_mono_ns)
+                r.n--;
+        counter_add(COUNTER_SAMPLES_AFTER_STOP, run->n - r.n);
+        if (r.n == 0)
                 return;
-        }
         if (s->refused) {
-                counter_add(COUNTER_SNAPSHOTS_DROPPED, 1);
+                counter_add(COUNTER_SNAPSHOTS_DROPPED, r.n);
                 return;
         }
         counter_add(COUNTER_SAMPLES_PENDING_OVER,
-                held_add(&s->held, sample, c->config->profile_max_pending_samples));
+                held_add(&s->held, &r, c->config->profile_max_pending_samples));
         segment_schedule(s, now);
 }
 

@@ -59,13 +59,15 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
         case SAMPLER_SAMPLE:
                 stack = stack_table_sample(m->stacks, e->target, e->stack_id);
                 if (stack)
-                        core_sample(m->core, e->target,
-                                &(Sample){.mono_ns = e->mono_ns,
+                        core_samples(m->core, e->target,
+                                &(SampleRun){.mono_ns = e->mono_ns,
                                         .wall_ns = e->wall_ns,
+                                        .period_ns = e->period_ns,
+                                        .n = e->n,
                                         .stack = stack},
                                 e->times, now);
                 else
-                        counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
+                        counter_add(COUNTER_SAMPLES_QUEUE_FULL, e->n);
                 break;
         case SAMPLER_STACK:
                 if (stack_table_frames(m->stacks, e) < 0)

@@ -21,6 +21,15 @@
 typedef struct Target Target;
 typedef struct Process Process;
 
+/* Samples of a stack that was announced, each due a period after the one before, that are to be
+ * announced together. */
+typedef struct TargetRun {
+        unsigned n;
+        uint64_t mono_ns;       /* when the first one was due */
+        int64_t wall_offset_ns; /* as it was then */
+        ThreadTimes times;      /* at the last one */
+} TargetRun;
+
 typedef struct SampleTime {
         uint64_t mono_ns;         /* as reported */
         uint64_t capture_mono_ns; /* when it was true beyond doubt */
@@ -80,6 +89,12 @@ struct Sampler {
 /* A sample that names a stack id which main knows or will be told. Return: false: there was no
  * room, counted. */
 bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t stack_id);
+/* One of the newest sample's stack that was taken on time: it waits for others, in t->run. */
+void sampler_repeat_sample(Sampler *s, Target *t, const SampleTime *time);
+/* Sends what waits. What follows of the target is sent after it. */
+void sampler_flush_run(Sampler *s, Target *t);
+/* Whether it has waited for long enough. */
+bool sampler_run_is_due(const Target *t, uint64_t now_mono_ns);
 /* What became of a stack id whose sample went out. Takes n frames of s->frames, whose modules are
  * of `map`; NULL: failed. `node` (or NULL: the spare one) is taken over. */
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
@@ -101,6 +116,7 @@ struct Target {
         uint64_t first_mono_ns, period_ns;
         uint64_t due_mono_ns; /* the sample that is due next, or being taken */
         SampleTime sample;    /* its newest one */
+        TargetRun run;        /* the newest ones, not yet sent */
         size_t heap_index;    /* SIZE_MAX: in no heap */
         bool taking;          /* due, and counted as such */
         bool shot_out;

@@ -136,6 +136,8 @@ static void begin(Target *t, uint64_t now)
         }
         counter_add(COUNTER_SAMPLES_DUE, 1);
         t->taking = true;
+        if (sampler_run_is_due(t, now))
+                sampler_flush_run(t->sampler, t);
 }
 
 /*
@@ -174,6 +176,7 @@ void target_finish(Target *t)
 {
         CaptureResult r;
 
+        sampler_flush_run(t->sampler, t);
         if (!t->thread || !t->stack_id || capture_finish(t->thread, &r) != 0)
                 return;
         target_add_edge(t, r.waited_until_mono_ns, UINT64_MAX, t->stack_id);
@@ -212,7 +215,11 @@ static bool on_repeated(Target *t, const CaptureResult *r)
 
         counter_add(COUNTER_SAMPLES_CAPTURED, 1);
         counter_add(COUNTER_SAMPLES_REPEATED, 1);
-        sampler_emit_sample(t->sampler, t, &time, t->stack_id);
+        /* The thread has not run since the sample before: it was the same when this one was due. */
+        if (time.mono_ns == t->due_mono_ns)
+                sampler_repeat_sample(t->sampler, t, &time);
+        else
+                sampler_emit_sample(t->sampler, t, &time, t->stack_id);
         settle(t);
         return false;
 }
@@ -235,6 +242,7 @@ static bool on_lost(Target *t, CounterId cause)
 static void announce_gone(Target *t)
 {
         counter_add(COUNTER_SAMPLES_GONE, 1);
+        sampler_flush_run(t->sampler, t);
         heap_remove(t);
         t->thread = capture_thread_free(t->thread);
         sampler_emit_gone(t->sampler, TAKE_PTR(t->gone_node), t->id);

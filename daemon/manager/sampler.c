@@ -24,6 +24,8 @@
 #define NEVER         UINT64_MAX
 #define WALL_NOISE_NS 50000
 #define EXPIRE_EVERY  (10 * NS_PER_S)
+/* Samples of sleeping threads wait so long for others: ten cost little more than one. */
+#define RUN_NS (100 * NS_PER_MS)
 
 typedef struct Command {
         TargetId id;
@@ -79,8 +81,11 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
                 .wall_ns = time->mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
                 .times = time->times,
+                .period_ns = t->period_ns,
+                .n = 1,
         };
 
+        sampler_flush_run(s, t);
         if (!s->spare)
                 s->spare = calloc(1, sizeof(*s->spare));
         if (!s->spare || !push(s, &e)) {
@@ -90,6 +95,48 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
         t->stack_id = stack_id;
         t->sample = *time;
         return true;
+}
+
+void sampler_flush_run(Sampler *s, Target *t)
+{
+        const TargetRun *run = &t->run;
+        SamplerEvent e = {
+                .type = SAMPLER_SAMPLE,
+                .target = t->id,
+                .mono_ns = run->mono_ns,
+                .wall_ns = run->mono_ns + (uint64_t)run->wall_offset_ns,
+                .stack_id = t->stack_id,
+                .times = run->times,
+                .period_ns = t->period_ns,
+                .n = run->n,
+        };
+
+        if (run->n > 0 && !push(s, &e))
+                counter_add(COUNTER_SAMPLES_QUEUE_FULL, run->n);
+        t->run.n = 0;
+}
+
+bool sampler_run_is_due(const Target *t, uint64_t now_mono_ns)
+{
+        return t->run.n > 0 && now_mono_ns >= t->run.mono_ns + RUN_NS;
+}
+
+void sampler_repeat_sample(Sampler *s, Target *t, const SampleTime *time)
+{
+        TargetRun *run = &t->run;
+
+        if (time->mono_ns != run->mono_ns + run->n * t->period_ns ||
+                run->wall_offset_ns != s->wall_offset_ns)
+                sampler_flush_run(s, t);
+        if (run->n == 0) {
+                run->mono_ns = time->mono_ns;
+                run->wall_offset_ns = s->wall_offset_ns;
+        }
+        run->n++;
+        run->times = time->times;
+        t->sample = *time;
+        if (run->n * t->period_ns >= RUN_NS)
+                sampler_flush_run(s, t);
 }
 
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,

@@ -22,20 +22,24 @@ typedef struct Sampler Sampler;
 
 /* Sampler → main, in order per target. */
 typedef enum SamplerEventType {
-        SAMPLER_SAMPLE, /* stack_id: new (≠ any before of this target) or the same as the sample
-                           before */
-        SAMPLER_STACK,  /* the frames of stack_id, or that it failed */
-        SAMPLER_TIMES,  /* mono_ns and times alone: the last word of a target that was removed */
-        SAMPLER_GONE,   /* the thread has ended */
+        SAMPLER_SAMPLE, /* n samples; stack_id: new (≠ any before of this target) or the same as the
+                           sample before */
+        SAMPLER_STACK, /* the frames of stack_id, or that it failed */
+        SAMPLER_TIMES, /* mono_ns and times alone: the last word of a target that was removed */
+        SAMPLER_GONE,  /* the thread has ended */
 } SamplerEventType;
 
 typedef struct SamplerEvent {
         SamplerEventType type;
         TargetId target;
-        uint64_t mono_ns;  /* of the capture: is it inside of the span? */
-        uint64_t wall_ns;  /* to be reported: of the due time, if the capture came soon after it */
+        uint64_t mono_ns; /* of the capture: is it inside of the span? Of several: see n */
+        uint64_t wall_ns; /* to be reported: of the due time, if the capture came soon after it */
+        /* SAMPLE: of a thread that sleeps, samples of some 100 ms come together. mono_ns and wall_ns
+         * are the first one's due time then, and the others follow each a period later. */
+        uint64_t period_ns;
+        uint32_t n;
         uint64_t stack_id; /* unique for the daemon's life time */
-        ThreadTimes times; /* SAMPLE, TIMES: at mono_ns; zero: not told */
+        ThreadTimes times; /* SAMPLE: at the last one; TIMES: at mono_ns; zero: not told */
         bool failed;       /* STACK: not to be had; already counted */
         ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
         size_t n_frames;

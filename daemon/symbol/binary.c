@@ -27,8 +27,9 @@ struct Binary {
         ElfFile *debug; /* separate debug file, or NULL */
         ElfFile *alt;   /* what the DWARF refers to, or NULL */
         ElfFile *mini;  /* unpacked .gnu_debugdata, or NULL */
+        /* Both are large, and read only when they are asked for. */
+        bool symbols_tried, lines_tried;
         ElfSymbols *symbols;
-        bool lines_tried; /* DWARF is large, and read only when it is asked for */
         DwarfLines *lines;
         HashTable names;
         size_t names_bytes;
@@ -76,6 +77,7 @@ static int symbols_read(Binary *b)
         ElfFile *with_symtab = b->file;
         int r;
 
+        b->symbols_tried = true;
         if (!file_has_section(b->file, ".symtab")) {
                 with_symtab = b->debug;
                 if (!b->debug || !file_has_section(b->debug, ".symtab")) {
@@ -113,8 +115,6 @@ static int binary_new_file(Binary **ret, ElfFile *file, const char *name, int ro
         if (!b->name)
                 return error_origin(-ENOMEM);
         r = debug_files_open(b, root_fd);
-        if (r == 0)
-                r = symbols_read(b);
         if (r)
                 return error_trace(r);
         *ret = TAKE_PTR(b);
@@ -252,11 +252,16 @@ static void lines_open(Binary *b)
 
 size_t binary_symbolize(Binary *b, uint64_t vaddr, bool lines, SymbolFrame *ret, size_t max)
 {
-        const char *symbol = elf_symbols_find(b->symbols, vaddr);
         DwarfFrame frames[SYMBOL_MAX_INLINE];
+        const char *symbol = NULL;
         size_t n = 0;
 
         assert(max > 0);
+        /* No memory: no names. */
+        if (!b->symbols_tried && symbols_read(b) < 0)
+                b->symbols = elf_symbols_free(b->symbols);
+        if (b->symbols)
+                symbol = elf_symbols_find(b->symbols, vaddr);
         if (lines && !b->lines_tried)
                 lines_open(b);
         if (lines && b->lines)

@@ -12,7 +12,8 @@
  * One ELF file with its symbols and lines. Symbolizer thread only; slow calls are fine here. Files
  * are hostile. Functions: a sorted index of .symtab (of the file, else of its separate debug file,
  * else .gnu_debugdata) and .dynsym. Lines and inlined calls: libdw, where DWARF exists (in the
- * file, by .gnu_debuglink or build-id under /usr/lib/debug). Names are demangled (C++, Rust).
+ * file, by .gnu_debuglink or build-id under /usr/lib/debug). Names are demangled (C++, Rust). All
+ * of it is read when the first address is asked for: most files that a process maps never are.
  */
 
 typedef struct Binary Binary;

@@ -100,7 +100,8 @@ static bool bench_ticks(Bench *b, pid_t pid, unsigned ms)
                 if (!pop(sampler_events(b->sampler), &e) || e.type == SAMPLER_GONE)
                         return false;
                 drop(&e);
-                if (e.type == SAMPLER_SAMPLE)
+                /* Not those of a wait's begin and end, nor repeated ones: they have other times. */
+                if (e.type == SAMPLER_SAMPLE && e.times.runtime_ns && e.n == 1)
                         printf("%.1f\n", (double)(e.mono_ns % (PERIOD_MS * NS_PER_MS)) / NS_PER_US);
         }
         printf("%" PRIu64 "\n",

@@ -162,6 +162,7 @@ static void run(uint64_t seed)
         fflush(stdout);
         s->random = seed * 0x9e3779b97f4a7c15ULL;
         s->sleeping_from_tid = 30000;
+        s->run_max = 1 + sim_random(s, 12);
         s->event_latency_ns = sim_random(s, 3) * 40 * NS_PER_MS;
         s->sample_latency_ns = sim_random(s, 3) * 30 * NS_PER_MS;
         s->stack_latency_ns = sim_random(s, 2) * sim_random(s, 300) * NS_PER_MS;

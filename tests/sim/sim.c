@@ -159,12 +159,28 @@ static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
         s->n_adds++;
 }
 
+/* What waits to be sent together. */
+static void run_send(Sim *s, SimTarget *t)
+{
+        if (t->run.n > 0)
+                item_add(s, (SimItem){.type = SIM_SAMPLE,
+                                    .at_ns = s->now_ns + s->sample_latency_ns,
+                                    .target = t->id,
+                                    .mono_ns = t->run.mono_ns,
+                                    .wall_ns = t->run.wall_ns,
+                                    .period_ns = t->run.period_ns,
+                                    .n = t->run.n,
+                                    .stack = t->run.stack});
+        t->run.n = 0;
+}
+
 static void on_target_remove(void *userdata, TargetId id)
 {
         Sim *s = userdata;
         SimTarget *t = target_find(s, id);
 
         cr_assert(t && t->active);
+        run_send(s, t);
         t->active = false;
         t->due_ns = UINT64_MAX;
         s->n_removes++;
@@ -276,6 +292,7 @@ Sim *sim_new(void)
         s->wall_offset_ms = WALL_BEGIN_MS - (int64_t)(BEGIN_NS / NS_PER_MS);
         s->refuse_after = UINT32_MAX;
         s->sleeping_from_tid = 1000000;
+        s->run_max = 1;
         s->random = 1;
         cr_assert_eq(core_new(&s->core, &s->config, &ops, s), 0);
         return s;
@@ -286,8 +303,11 @@ void sim_free(Sim *s)
         core_free(s->core);
         for (size_t i = 0; i < s->n_items; i++)
                 stack_unref(s->items[i].stack);
-        for (unsigned i = 0; i < SIM_TARGETS; i++)
+        for (unsigned i = 0; i < SIM_TARGETS; i++) {
                 stack_unref(s->targets[i].stack);
+                if (s->targets[i].run.n > 0)
+                        stack_unref(s->targets[i].run.stack);
+        }
         for (unsigned i = 0; i < s->n_spans; i++)
                 free(s->spans[i].stretches);
         free(s->items);
@@ -346,28 +366,43 @@ static Stack *sample_stack(Sim *s, SimTarget *t, bool asleep)
         return stack;
 }
 
+/* Samples of one stack wait for each other as long as they fit together. */
+static void run_add(Sim *s, SimTarget *t, Stack *stack)
+{
+        SampleRun *run = &t->run;
+        uint64_t wall_ns = (uint64_t)sim_now(s).wall_ms * NS_PER_MS + s->now_ns % NS_PER_MS;
+
+        if (run->stack != stack || s->now_ns != run->mono_ns + run->n * run->period_ns ||
+                wall_ns != run->wall_ns + run->n * run->period_ns)
+                run_send(s, t);
+        if (run->n == 0)
+                *run = (SampleRun){.mono_ns = s->now_ns,
+                        .wall_ns = wall_ns,
+                        .period_ns = t->spec.period_ns,
+                        .stack = stack};
+        else
+                stack_unref(stack);
+        run->n++;
+        if (run->n >= 1 + sim_random(s, s->run_max))
+                run_send(s, t);
+}
+
 static void sample_take(Sim *s, SimTarget *t)
 {
         bool asleep = t->spec.tid >= s->sleeping_from_tid;
-        SimItem item = {
-                .type = SIM_SAMPLE,
-                .at_ns = s->now_ns + s->sample_latency_ns,
-                .target = t->id,
-                .mono_ns = s->now_ns,
-                .wall_ns = (uint64_t)sim_now(s).wall_ms * NS_PER_MS + s->now_ns % NS_PER_MS,
-        };
         uint64_t behind;
 
         if (s->ended[t->spec.tid]) {
-                item.type = SIM_THREAD_GONE;
+                run_send(s, t);
+                item_add(s, (SimItem){.type = SIM_THREAD_GONE,
+                                    .at_ns = s->now_ns + s->sample_latency_ns,
+                                    .target = t->id});
                 t->due_ns = UINT64_MAX;
-                item_add(s, item);
                 return;
         }
-        item.stack = sample_stack(s, t, asleep);
         if (s->carries[t->spec.tid])
                 s->carries[t->spec.tid]->n_valid++;
-        item_add(s, item);
+        run_add(s, t, sample_stack(s, t, asleep));
         /* The next one of the grid after now. */
         if (t->spec.first_mono_ns > s->now_ns) {
                 behind = (t->spec.first_mono_ns - s->now_ns - 1) / t->spec.period_ns;
@@ -419,8 +454,13 @@ static void item_happens(Sim *s, SimItem *e)
                 cr_assert_eq(core_client_segments(s->core, e->client), 0);
                 break;
         case SIM_SAMPLE:
-                s->n_captured++;
-                core_sample(s->core, e->target, &(Sample){e->mono_ns, e->wall_ns, e->stack},
+                s->n_captured += e->n;
+                core_samples(s->core, e->target,
+                        &(SampleRun){.mono_ns = e->mono_ns,
+                                .wall_ns = e->wall_ns,
+                                .period_ns = e->period_ns,
+                                .n = e->n,
+                                .stack = e->stack},
                         (ThreadTimes){0}, now);
                 stack_unref(e->stack);
                 break;

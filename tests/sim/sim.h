@@ -55,7 +55,8 @@ typedef struct SimTarget {
         TargetSpec spec;
         uint64_t due_ns; /* UINT64_MAX: removed, or its thread has ended */
         bool active;
-        Stack *stack; /* the last one, for threads that sleep */
+        Stack *stack;  /* the last one, for threads that sleep */
+        SampleRun run; /* of these, not yet sent; n 0: none */
 } SimTarget;
 
 typedef enum SimItemType {
@@ -80,6 +81,8 @@ typedef struct SimItem {
         uint64_t mono_ns, wall_ns;
         bool error;
         TargetId target;
+        uint64_t period_ns;
+        uint32_t n; /* samples */
         Stack *stack;
 } SimItem;
 
@@ -102,6 +105,7 @@ typedef struct Sim {
         unsigned refuse_one_in;      /* 0: never */
         unsigned refuse_after;       /* so many snapshots are taken; UINT32_MAX */
         int sleeping_from_tid; /* threads with such tids and above always have the same stack */
+        unsigned run_max;      /* so many samples of them come together at most */
         bool stacks_never;     /* nothing is heard of a stack any more */
 
         SimSpan spans[SIM_SPANS];

@@ -336,7 +336,7 @@ Test(task, span_times)
         cr_assert_eq(core_span_switch(core, 1, "future", 3, 0, now), 0);
         cr_assert_eq(core_span_stop(core, 1, "future", 0, false, now), 0);
         cr_assert_eq(counter_get(COUNTER_SEGMENTS_FAST), 1);
-        core_sample(core, 12345, &(Sample){0}, (ThreadTimes){0}, now);
+        core_samples(core, 12345, &(SampleRun){.n = 1}, (ThreadTimes){0}, now);
         cr_assert_eq(counter_get(COUNTER_SAMPLES_UNCLAIMED), 1);
         core_target_gone(core, 12345, now);
 }
