@@ -47,6 +47,14 @@ struct {
 struct {
         __uint(type, BPF_MAP_TYPE_ARRAY);
         __uint(map_flags, BPF_F_MMAPABLE);
+        __uint(max_entries, SWP_MAX_SLOTS);
+        __type(key, __u32);
+        __type(value, struct swp_python);
+} pythons SEC(".maps");
+
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(map_flags, BPF_F_MMAPABLE);
         __uint(max_entries, SWP_MAX_BUFFERS);
         __type(key, __u32);
         __type(value, struct swp_buffer);
@@ -156,7 +164,7 @@ static __always_inline bool fill_regs(struct swp_slot *s, const struct pt_regs *
 }
 
 /* t NULL: the current thread, in an interrupt, where the copy must not sleep. */
-static __always_inline long copy(struct task_struct *t, void *dst, __u32 n, __u64 src)
+static __always_inline long copy(struct task_struct *t, void *dst, __u64 n, __u64 src)
 {
         if (t)
                 return bpf_copy_from_user_task(dst, n, (const void *)src, t, 0);
@@ -273,13 +281,15 @@ static __always_inline void fill_other(
         }
 }
 
+#include "python.bpf.h"
+
 /*
  * A thread off CPU. on_cpu is set before a task runs, and cleared after its switch away has been
  * counted. So a thread that was off CPU, then has the same counters, then (after all was read) is
  * off CPU still or again, and then has the same counters still, has not run in between. One that is
  * on CPU has noted its arrival before.
  */
-static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
+static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_struct *t)
 {
         struct swp_buffer *b = NULL;
         __u32 index = s->buffer, found = SWP_FAULT;
@@ -312,6 +322,7 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
                         bpf_find_vma(t, s->other_addr, note_other, &noted, 0);
                         fill_other(s, b, t, s->other_end);
                 }
+                fill_python(slot, s, b, t);
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
 
@@ -348,7 +359,7 @@ static long pull_one(__u32 i, void *ctx)
                 answer(s, SWP_GONE);
                 return 0;
         }
-        answer(s, pull(s, t));
+        answer(s, pull(index, s, t));
         bpf_task_release(t);
         return 0;
 }
@@ -375,7 +386,7 @@ int pull_iter(struct bpf_iter__task *ctx)
         if (!s)
                 return 0;
         s->shot = 0;
-        answer(s, pull(s, t));
+        answer(s, pull(index, s, t));
         return 0;
 }
 
@@ -414,6 +425,7 @@ int shot(void *ctx)
                                 fill_stack(s, b, NULL);
                                 if (s->other_addr)
                                         fill_other(s, b, NULL, ~0ULL);
+                                fill_python(bpf_get_attach_cookie(ctx), s, b, NULL);
                         }
                         if (!s->copied)
                                 status = SWP_FAULT;

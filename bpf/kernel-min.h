@@ -13,7 +13,17 @@
 
 struct seq_file;
 
-struct file;
+struct super_block {
+        unsigned long s_magic;
+};
+
+struct inode {
+        struct super_block *i_sb;
+};
+
+struct file {
+        struct inode *f_inode;
+};
 
 struct vm_area_struct {
         unsigned long vm_start;

@@ -8,6 +8,8 @@
 
 #include <linux/types.h>
 
+#include "python-abi.h"
+
 #define SWP_MAX_SLOTS   4096        /* threads known at a time */
 #define SWP_STACK_BYTES (64 * 1024) /* bytes of stack in one copy at most */
 #define SWP_MAX_BUFFERS 64          /* copies in flight */
@@ -81,9 +83,11 @@ struct swp_slot {
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
 #define SWP_F_FP     2U /* a shot walks frame pointers into the stack-trace map, and copies nothing */
+#define SWP_F_PYTHON 4U /* frames of CPython, too: the slot's struct swp_python says how */
 
 struct swp_buffer {
         __u8 bytes[SWP_STACK_BYTES];
+        struct swp_python_walk python;
 };
 
 /* Context of the pull_syscall program: how many entries of the work list count. */

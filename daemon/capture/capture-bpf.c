@@ -27,6 +27,7 @@ struct CaptureBpf {
         bool iter;
         unsigned n_slots;
         struct swp_slot *slots;
+        struct swp_python *pythons;
         struct swp_buffer *buffers;
         uint64_t *work;
         unsigned n_stacks_read;
@@ -89,6 +90,8 @@ static int load(struct capture_bpf **ret, bool iter, unsigned n_slots, bool stac
         bpf_program__set_autoload(skel->progs.pull_iter, iter);
         r = bpf_map__set_max_entries(skel->maps.slots, n_slots);
         if (r == 0)
+                r = bpf_map__set_max_entries(skel->maps.pythons, n_slots);
+        if (r == 0)
                 r = bpf_map__set_max_entries(skel->maps.work, n_slots);
         if (r == 0)
                 r = bpf_map__set_max_entries(skel->maps.stacks, stacks ? N_STACKS : 1);
@@ -119,6 +122,9 @@ int capture_bpf_new(CaptureBpf **ret, bool iter, unsigned n_slots, bool stacks)
         r = map_mmap((void **)&b->slots, b->skel->maps.slots, n_slots * sizeof(*b->slots));
         if (r)
                 return error_trace(r);
+        r = map_mmap((void **)&b->pythons, b->skel->maps.pythons, n_slots * sizeof(*b->pythons));
+        if (r)
+                return error_trace(r);
         r = map_mmap(
                 (void **)&b->buffers, b->skel->maps.buffers, SWP_MAX_BUFFERS * sizeof(*b->buffers));
         if (r)
@@ -142,6 +148,8 @@ CaptureBpf *capture_bpf_free(CaptureBpf *b)
                 munmap(b->work, page_align(b->n_slots * sizeof(*b->work)));
         if (b->buffers)
                 munmap(b->buffers, page_align(SWP_MAX_BUFFERS * sizeof(*b->buffers)));
+        if (b->pythons)
+                munmap(b->pythons, page_align(b->n_slots * sizeof(*b->pythons)));
         if (b->slots)
                 munmap(b->slots, page_align(b->n_slots * sizeof(*b->slots)));
         capture_bpf__destroy(b->skel);
@@ -158,6 +166,12 @@ struct swp_slot *capture_bpf_slot(CaptureBpf *b, uint32_t slot)
 {
         assert(slot < b->n_slots);
         return &b->slots[slot];
+}
+
+struct swp_python *capture_bpf_python(CaptureBpf *b, uint32_t slot)
+{
+        assert(slot < b->n_slots);
+        return &b->pythons[slot];
 }
 
 uint8_t *capture_bpf_buffer(CaptureBpf *b, uint32_t buffer)

@@ -24,7 +24,8 @@ DEFINE_CLEANUP(CaptureBpf *, capture_bpf_free)
 
 bool capture_bpf_iter(const CaptureBpf *b);
 struct swp_slot *capture_bpf_slot(CaptureBpf *b, uint32_t slot);
-uint8_t *capture_bpf_buffer(CaptureBpf *b, uint32_t buffer); /* SWP_STACK_BYTES long */
+struct swp_python *capture_bpf_python(CaptureBpf *b, uint32_t slot);
+uint8_t *capture_bpf_buffer(CaptureBpf *b, uint32_t buffer); /* a struct swp_buffer */
 
 /* The n-th entry of the list that capture_bpf_pull_list works off. */
 void capture_bpf_set_work(CaptureBpf *b, uint32_t n, uint32_t slot);

@@ -43,7 +43,10 @@ struct CaptureThread {
         uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
         uint64_t start_boottime, exec_id;
         uint64_t other_addr;
-        int iter_fd; /* -1 unless pulled by iterator */
+        struct swp_python *python;     /* beside `shared` */
+        struct swp_python next_python; /* what is to be asked for next */
+        bool wants_python, new_python; /* that is to be read; it has changed */
+        int iter_fd;                   /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */
@@ -60,6 +63,11 @@ static inline uint8_t *thread_buffer(const CaptureThread *t)
 /* Stacks hold secrets: just what was copied is erased, since a buffer is large and most copies are
  * small. */
 void thread_drop_buffer(CaptureThread *t);
+
+static inline struct swp_python_walk *thread_python_walk(const CaptureThread *t)
+{
+        return &((struct swp_buffer *)thread_buffer(t))->python;
+}
 
 /* ---- capture-result.c ---- */
 

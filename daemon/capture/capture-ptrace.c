@@ -44,6 +44,7 @@ typedef struct Follow {
 struct CapturePtrace {
         unsigned n_slots;
         struct swp_slot *slots;
+        struct swp_python *pythons;
         struct swp_buffer *buffers; /* one more: scratch */
         Follow **follows;           /* by slot; NULL: free */
         ListLink seized;
@@ -72,8 +73,9 @@ int capture_ptrace_new(CapturePtrace **ret, unsigned n_slots)
         if (p->timer_fd < 0)
                 return error_origin(-errno);
         p->slots = calloc(n_slots, sizeof(*p->slots));
+        p->pythons = calloc(n_slots, sizeof(*p->pythons));
         p->follows = calloc(n_slots, sizeof(Follow *));
-        if (!p->slots || !p->follows)
+        if (!p->slots || !p->pythons || !p->follows)
                 return error_origin(-ENOMEM);
         buffers = mmap(
                 NULL, buffers_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -88,6 +90,12 @@ struct swp_slot *capture_ptrace_slot(CapturePtrace *p, uint32_t slot)
 {
         assert(slot < p->n_slots);
         return &p->slots[slot];
+}
+
+struct swp_python *capture_ptrace_python(CapturePtrace *p, uint32_t slot)
+{
+        assert(slot < p->n_slots);
+        return &p->pythons[slot];
 }
 
 uint8_t *capture_ptrace_buffer(CapturePtrace *p, uint32_t buffer)
@@ -403,6 +411,7 @@ CapturePtrace *capture_ptrace_free(CapturePtrace *p)
                 munmap(p->buffers, buffers_size());
         closep(&p->timer_fd);
         free(p->follows);
+        free(p->pythons);
         free(p->slots);
         free(p);
         return NULL;

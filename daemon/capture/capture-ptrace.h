@@ -29,7 +29,8 @@ CapturePtrace *capture_ptrace_free(CapturePtrace *p);
 DEFINE_CLEANUP(CapturePtrace *, capture_ptrace_free)
 
 struct swp_slot *capture_ptrace_slot(CapturePtrace *p, uint32_t slot);
-uint8_t *capture_ptrace_buffer(CapturePtrace *p, uint32_t buffer); /* SWP_STACK_BYTES long */
+struct swp_python *capture_ptrace_python(CapturePtrace *p, uint32_t slot);
+uint8_t *capture_ptrace_buffer(CapturePtrace *p, uint32_t buffer); /* a struct swp_buffer */
 
 /* From now on that slot is this thread's. Return: 0, -ESRCH: it is gone, -errno. */
 int capture_ptrace_follow(CapturePtrace *p, uint32_t slot, pid_t pid, pid_t tid);

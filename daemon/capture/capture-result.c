@@ -110,6 +110,19 @@ void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
         r->waited_until_mono_ns = wait_end(t, on_cpu, came, r);
 }
 
+/* With the copy of the stack. */
+static void result_fill_python(const CaptureThread *t, CaptureResult *r)
+{
+        const struct swp_python *p = t->python;
+
+        if (!(t->shared->flags & SWP_F_PYTHON) || !r->copy.bytes)
+                return;
+        r->has_python = true;
+        r->python_status = p->status;
+        r->n_python = p->n_frames < SWP_MAX_PYTHON ? p->n_frames : SWP_MAX_PYTHON;
+        r->python = thread_python_walk(t)->frames;
+}
+
 /* The rest of one that is TAKEN. */
 static void result_fill_taken(CaptureThread *t, CaptureResult *r)
 {
@@ -140,6 +153,7 @@ static void result_fill_taken(CaptureThread *t, CaptureResult *r)
                         s->other_copied < SWP_OTHER_BYTES ? s->other_copied : SWP_OTHER_BYTES;
                 r->copy.other_bytes = r->copy.bytes + SWP_OTHER_AT;
         }
+        result_fill_python(t, r);
         result_fill_turn(t, s->shot, r);
         t->known_switches = s->shot ? NOT_KNOWN : s->switches;
         t->known_waits = r->blocked;

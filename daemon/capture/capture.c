@@ -87,6 +87,18 @@ static bool thread_take_buffer(CaptureThread *t)
         return t->buffer != SWP_NO_BUFFER;
 }
 
+static void thread_drop_python(CaptureThread *t)
+{
+        struct swp_python_walk *w = thread_python_walk(t);
+        uint32_t n = t->python->n_frames;
+
+        if (!(t->shared->flags & SWP_F_PYTHON))
+                return;
+        explicit_bzero(w->frames, (n < SWP_MAX_PYTHON ? n : SWP_MAX_PYTHON) * sizeof(*w->frames));
+        explicit_bzero(w->block, sizeof(w->block));
+        t->python->n_frames = 0;
+}
+
 void thread_drop_buffer(CaptureThread *t)
 {
         Capture *c = t->capture;
@@ -100,6 +112,7 @@ void thread_drop_buffer(CaptureThread *t)
         explicit_bzero(
                 thread_buffer(t) + SWP_OTHER_AT, other < SWP_OTHER_BYTES ? other : SWP_OTHER_BYTES);
         t->shared->copied = t->shared->other_copied = 0;
+        thread_drop_python(t);
         c->free_buffers[c->n_free_buffers++] = t->buffer;
         t->buffer = SWP_NO_BUFFER;
 }
@@ -113,7 +126,12 @@ static void thread_request(CaptureThread *t, size_t want)
         s->tid = (uint32_t)t->tid;
         s->want = (uint32_t)want;
         s->buffer = t->buffer;
-        s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0);
+        s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0) |
+                   (t->wants_python ? SWP_F_PYTHON : 0);
+        if (t->new_python) {
+                *t->python = t->next_python;
+                t->new_python = false;
+        }
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
@@ -303,6 +321,27 @@ void capture_thread_set_other(CaptureThread *t, uint64_t sp)
         t->other_addr = sp > SWP_RED_ZONE ? sp - SWP_RED_ZONE : 0;
 }
 
+void capture_thread_set_python(
+        CaptureThread *t, const struct swp_python_layout *layout, uint64_t interpreters)
+{
+        struct swp_python next = {.interpreters = interpreters};
+
+        if (layout)
+                next.layout = *layout;
+        if (t->next_python.interpreters == next.interpreters &&
+                memcmp(&t->next_python.layout, &next.layout, sizeof(next.layout)) == 0)
+                return;
+        /* A shot may be out, which reads what it was asked for. */
+        t->next_python = next;
+        t->new_python = true;
+        t->wants_python = layout != NULL;
+}
+
+void capture_thread_find_python(CaptureThread *t)
+{
+        t->new_python = t->wants_python;
+}
+
 void capture_thread_forget(CaptureThread *t)
 {
         t->known_switches = NOT_KNOWN;
@@ -405,6 +444,8 @@ int capture_thread_new(Capture *c, CaptureThread **ret, pid_t pid, pid_t tid, vo
         c->threads[t->slot] = t;
         t->shared = c->ptrace ? capture_ptrace_slot(c->ptrace, t->slot)
                               : capture_bpf_slot(c->bpf, t->slot);
+        t->python = c->ptrace ? capture_ptrace_python(c->ptrace, t->slot)
+                              : capture_bpf_python(c->bpf, t->slot);
         list_init(&t->answered_link);
         capture_thread_set_want(t, CAPTURE_FIRST_WANT);
         if (c->fp) {
@@ -437,6 +478,7 @@ CaptureThread *capture_thread_free(CaptureThread *t)
         if (c->ptrace)
                 capture_ptrace_leave(c->ptrace, t->slot);
         memset(t->shared, 0, sizeof(struct swp_slot));
+        memset(t->python, 0, sizeof(struct swp_python));
         c->threads[t->slot] = NULL;
         c->free_slots[c->n_free_slots++] = t->slot;
         free(t->pcs);

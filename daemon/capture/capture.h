@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "core/config.h"
+#include "python-abi.h"
 #include "unwind/types.h"
 #include "util/cleanup.h"
 
@@ -73,6 +74,12 @@ typedef struct CaptureResult {
         const uint64_t *pcs; /* user, innermost first */
         size_t n_kernel_pcs;
         const uint64_t *kernel_pcs; /* innermost first */
+        /* Of a thread with capture_thread_set_python(): the interpreter's frames at that instant,
+         * valid as long as the bytes of the copy. */
+        bool has_python; /* they were read, or it was tried: */
+        enum swp_python_status python_status;
+        size_t n_python;
+        const struct swp_python_frame *python;
         CaptureSpace space;
         uint64_t fsbase;
         int64_t syscall; /* number of the system call it is in, -1: none */
@@ -123,6 +130,12 @@ size_t capture_thread_want(const CaptureThread *t);
 /* From now on the stack is copied that a signal interrupted where the stack pointer was `sp`, as
  * far as half a buffer goes, and of the thread's own stack not more than that; 0: no more. */
 void capture_thread_set_other(CaptureThread *t, uint64_t sp);
+/* From now on the frames of CPython are read, too, of an interpreter with that layout (copied);
+ * `interpreters`: address of the pointer to the first one. Layout NULL: no more. */
+void capture_thread_set_python(
+        CaptureThread *t, const struct swp_python_layout *layout, uint64_t interpreters);
+/* The next capture looks for the thread's states anew. */
+void capture_thread_find_python(CaptureThread *t);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 

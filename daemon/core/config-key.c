@@ -23,6 +23,7 @@
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
 static const char *const backends[] = {"auto", "bpf", "bpf-syscall", "bpf-iter", "ptrace", NULL};
 static const char *const unwind_modes[] = {"dwarf", "fp", NULL};
+static const char *const python_modes[] = {"python", "mixed", NULL};
 static const char *const report_modes[] = {"auto", "never", NULL};
 
 /* clang-format off */
@@ -120,6 +121,10 @@ const ConfigKey config_keys[] = {
 
         KEY(stacks, blocked_on, stacks_blocked_on, CONFIG_BOOL, .default_value = "false",
                 .help = "Whether the innermost frame says what a thread waits for: [read fd 7]."),
+
+        KEY(python, stacks, python_stacks, CONFIG_WORD, .words = python_modes,
+                .default_value = "python",
+                .help = "Functions of Python and the innermost native one, or all native ones, too."),
 
         KEY(symbols, lines, symbols_lines, CONFIG_BOOL, .default_value = "true",
                 .help = "Whether a frame names the source line."),

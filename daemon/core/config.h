@@ -27,6 +27,11 @@ typedef enum UnwindMode {
         UNWIND_MODE_FP,
 } UnwindMode;
 
+typedef enum PythonStacks {
+        PYTHON_STACKS_PYTHON, /* functions of Python, and the innermost native one below them */
+        PYTHON_STACKS_MIXED,  /* and the native ones between them */
+} PythonStacks;
+
 typedef enum ReportSegments {
         REPORT_SEGMENTS_AUTO, /* for clients whose hello says that no agent does */
         REPORT_SEGMENTS_NEVER,
@@ -66,6 +71,7 @@ typedef struct Config {
         uint32_t capture_max_targets;
 
         bool stacks_blocked_on;
+        int python_stacks; /* PythonStacks */
         bool symbols_lines;
 
         uint32_t limits_clients_per_uid;

@@ -74,6 +74,16 @@
                 "Stacks not unwound: code outside of any known mapping.")                         \
         X(STACKS_NO_CFI, "stacks_no_cfi", "Stacks not unwound: code without unwind information.") \
         X(STACKS_BROKEN, "stacks_broken", "Stacks not unwound: the values made no sense.")        \
+        X(STACKS_NO_PYTHON, "stacks_no_python",                                                   \
+                "Stacks without the frames of Python: these could not be read at that instant.")  \
+        X(STACKS_PYTHON_MISMATCH, "stacks_python_mismatch",                                       \
+                "Stacks dropped: the frames of Python were not those of the native stack.")       \
+        X(STACKS_PYTHON_TORN, "stacks_python_torn",                                               \
+                "Stacks dropped: a Python function was gone before its name was read.")           \
+        X(PYTHONS_UNKNOWN, "pythons_unknown",                                                     \
+                "Python interpreters of a version that is not known: native stacks.")             \
+        X(PYTHONS_FREE_THREADED, "pythons_free_threaded",                                         \
+                "Python interpreters without a GIL, not supported: native stacks.")               \
         X(STACKS_CUT, "stacks_cut", "Stacks deeper than max_depth, cut at the leaf.")             \
         X(BINARIES_LOADED, "binaries_loaded",                                                     \
                 "Binaries whose unwind tables and symbols were read.")                            \

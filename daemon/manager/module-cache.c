@@ -14,6 +14,7 @@
 
 #include "core/counter.h"
 #include "manager/module-cache.h"
+#include "runtime/cpython-binary.h"
 #include "util/error.h"
 #include "util/hash.h"
 #include "util/list.h"
@@ -201,6 +202,30 @@ static const char *base_name(const char *path)
         return slash && slash[1] != '\0' ? slash + 1 : path;
 }
 
+/* Return: 0, -ENOMEM. */
+static int entry_find_python(Entry *e, const char *name)
+{
+        CpythonBinary *python = NULL;
+        int r = cpython_binary_new(&python, binary_elf(e->binary), binary_debug_elf(e->binary));
+
+        e->module->python = python;
+        switch (r) {
+        case CPYTHON_BINARY_E_VERSION:
+        case CPYTHON_BINARY_E_BAD:
+                counter_add(COUNTER_PYTHONS_UNKNOWN, 1);
+                log_warning("%s: %s, its functions are not shown", name,
+                        r == CPYTHON_BINARY_E_VERSION
+                                ? "a Python of a version other than 3.8 to 3.14"
+                                : "a Python in which its state is not to be found");
+                break;
+        case CPYTHON_BINARY_E_THREADS:
+                counter_add(COUNTER_PYTHONS_FREE_THREADED, 1);
+                log_warning("%s: a Python without a GIL, its functions are not shown", name);
+                break;
+        }
+        return r < 0 ? error_trace(r) : 0;
+}
+
 /* Reads the file, takes fd over (-1: it could not be opened, `reason` says why). Files that are no
  * use are remembered, so that they are not read again. Return: 0, -errno. */
 static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *m, int fd,
@@ -223,6 +248,11 @@ static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *
                 reason = "its unwind information cannot be read";
         else if (r < 0)
                 return error_trace(r);
+        r = binary ? entry_find_python(e, name) : 0;
+        if (r < 0) {
+                entry_free(e);
+                return error_trace(r);
+        }
         e->key = *key;
         if (e->module->cfi)
                 l->n_gap_bytes += cfi_table_n_gap_bytes(e->module->cfi);

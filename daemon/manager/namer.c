@@ -4,6 +4,7 @@
 
 #include "core/counter.h"
 #include "manager/namer.h"
+#include "runtime/cpython-code.h"
 #include "symbol/binary.h"
 #include "symbol/kallsyms.h"
 #include "symbol/signature.h"
@@ -110,12 +111,28 @@ static size_t frame_symbolize(Namer *n, const Frame *frame, SymbolFrame *ret, si
         return 1;
 }
 
+static char *signature_python(const CpythonCode *code, int64_t unit, bool lines)
+{
+        char *ret = cpython_code_signature(code, unit, lines);
+
+        if (ret)
+                signature_sanitize(ret);
+        return ret;
+}
+
 /* Appends the signatures of the functions at the frame, outermost first. Return: 0, -ENOMEM. */
 static int place_name(
         Namer *n, Place *p, const Frame *frame, const SymbolFrame *functions, size_t n_functions)
 {
         const char *module = frame->kind == FRAME_CODE ? frame->module->name : "[kernel]";
 
+        if (frame->kind == FRAME_PYTHON) {
+                if (frame->python->state == CPYTHON_CODE_HIDDEN)
+                        return 0;
+                p->signatures[0] = signature_python(frame->python, (int64_t)frame->vaddr, n->lines);
+                p->n = p->signatures[0] ? 1 : 0;
+                return p->signatures[0] ? 0 : error_origin(-ENOMEM);
+        }
         for (size_t i = n_functions; i-- > 0; p->n++) {
                 p->signatures[p->n] = frame->kind == FRAME_WAIT
                                               ? wait_signature(frame->vaddr)
@@ -138,7 +155,7 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
                 return error_origin(-ENOMEM);
         p->kind = frame->kind;
         p->module = module;
-        p->vaddr = frame->vaddr;
+        p->vaddr = frame->kind == FRAME_PYTHON ? frame->pc : frame->vaddr;
         if (place_name(n, p, frame, functions, n_functions) < 0 ||
                 hash_table_add(&n->places, &p->by_address, hash) < 0) {
                 place_free(p);
@@ -153,14 +170,15 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
 
 static int place_find(Namer *n, const Frame *frame, const Place **ret)
 {
+        uint64_t vaddr = frame->kind == FRAME_PYTHON ? frame->pc : frame->vaddr;
         uint32_t module = frame->kind == FRAME_CODE ? frame->module->id : 0;
-        uint64_t hash = hash_u64(frame->vaddr ^ (uint64_t)module << 48);
+        uint64_t hash = hash_u64(vaddr ^ (uint64_t)module << 48);
         Place *p;
         int r;
 
         for (HashLink *l = hash_table_find(&n->places, hash); l; l = hash_link_next(l)) {
                 p = (Place *)l;
-                if (p->kind == frame->kind && p->module == module && p->vaddr == frame->vaddr) {
+                if (p->kind == frame->kind && p->module == module && p->vaddr == vaddr) {
                         *ret = p;
                         return 0;
                 }
@@ -197,6 +215,11 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
                         cut = !stack_append(n, &at, n->anonymous);
                         continue;
                 }
+                if (frames[i].kind == FRAME_PYTHON) {
+                        cpython_code_read(frames[i].python);
+                        if (frames[i].python->state == CPYTHON_CODE_LOST)
+                                return NAMER_E_TORN;
+                }
                 r = place_find(n, &frames[i], &p);
                 if (r)
                         return error_trace(r);
@@ -220,6 +243,8 @@ int namer_stack(
         if (n->places.n > PLACES_MAX || n->places_bytes > PLACES_BYTES_MAX)
                 places_forget(n);
         r = stack_name(n, frames, n_frames, &n_signatures, &cut);
+        if (r == NAMER_E_TORN)
+                counter_add(COUNTER_STACKS_PYTHON_TORN, 1);
         if (r)
                 return error_trace(r);
         size = n_signatures * sizeof(*signatures);

@@ -21,11 +21,16 @@ int namer_new(Namer **ret, bool lines, size_t max_depth);
 Namer *namer_free(Namer *n);
 DEFINE_CLEANUP(Namer *, namer_free)
 
+enum {
+        _NAMER_E_SUCCESS,
+        NAMER_E_TORN, /* a function of Python was gone before its name was read: counted */
+};
+
 /*
  * The signatures of a stack whose frames are given innermost first: outermost first, pointers and
  * strings in one allocation; NULL when there are no frames. The frames' modules are alive, with the
  * symbols of this thread. Deeper than max_depth: the outermost part, and "[cut]" as the innermost.
- * Return: 0, -ENOMEM.
+ * Return: 0, NAMER_E_TORN, -ENOMEM.
  */
 int namer_stack(
         Namer *n, const Frame *frames, size_t n_frames, char ***ret, size_t *ret_n, bool *ret_cut);

@@ -6,6 +6,8 @@
 
 #include "manager/realtime.h"
 #include "manager/sampler.h"
+#include "runtime/cpython-code.h"
+#include "unwind/unwind.h"
 #include "util/hash.h"
 #include "util/list.h"
 
@@ -52,7 +54,8 @@ struct Sampler {
         Capture *capture;
         UnwindMode unwind_mode;
         size_t max_stack_bytes;
-        bool blocked_on; /* stacks say what the thread waits for */
+        bool blocked_on;   /* stacks say what the thread waits for */
+        bool python_mixed; /* native frames between those of Python */
 
         pthread_t thread;
         bool has_thread;
@@ -80,7 +83,7 @@ struct Sampler {
         unsigned n_loads_unsent; /* processes whose request the worker had no room for */
         uint64_t last_ticket, last_stack_id;
         size_t n_parked, parked_bytes;
-        Frame *frames;          /* scratch: SAMPLER_MAX_FRAMES */
+        Frame *frames, *merged; /* scratch: SAMPLER_MAX_FRAMES */
         int64_t wall_offset_ns; /* wall = mono + offset */
 };
 
@@ -98,7 +101,7 @@ bool sampler_run_is_due(const Target *t, uint64_t now_mono_ns);
 /* What became of a stack id whose sample went out. Takes n frames of s->frames, whose modules are
  * of `map`; NULL: failed. `node` (or NULL: the spare one) is taken over. */
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
-        ProcMap *map, size_t n_frames);
+        ProcMap *map, CpythonCodes *codes, size_t n_frames);
 void sampler_emit_times(Sampler *s, TargetId target, const CaptureResult *r);
 /* `node` is taken over. */
 void sampler_emit_gone(Sampler *s, EventNode *node, TargetId target);
@@ -178,6 +181,10 @@ struct Process {
         bool load_wanted;                   /* one more */
         bool load_unsent;                   /* counted in n_loads_unsent */
         uint64_t unused_since_mono_ns;
+        const struct CpythonBinary *python; /* of a module of `map`; NULL: it runs no Python */
+        uint64_t python_interpreters;
+        CpythonCodes *codes; /* with python */
+        CaptureSpace codes_space;
 };
 
 /* The entry of that process, made if need be. NULL: no memory. */
@@ -204,3 +211,13 @@ typedef enum SampleFate {
 /* A capture of status TAKEN, to be announced as of `time`. */
 SampleFate process_take_sample(
         Process *p, Target *t, const CaptureResult *result, const SampleTime *time);
+
+/* ---- sampler-python.c ---- */
+
+/* The map is another one: looks for an interpreter, and tells the captures of its targets. */
+void process_find_python(Process *p);
+/* What captures of the target have to know of the process' interpreter. */
+void target_set_python(Target *t);
+/* Replaces the interpreter's native frames by those of Python's functions. Of s->frames the first
+ * n_inner are none of the program. */
+void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, UnwindResult *u);

@@ -46,8 +46,9 @@ static Frame frame_of(FrameKind kind, uint64_t pc)
 }
 
 /* Into s->frames: what it waits for innermost, then kernel frames, then the user's. */
-static UnwindResult unwind(Sampler *s, const CaptureResult *c, const ProcMap *map)
+static UnwindResult unwind(Process *p, const CaptureResult *c, const ProcMap *map)
 {
+        Sampler *s = p->sampler;
         const uint64_t *regs = c->copy.regs.r;
         size_t n_inner = 0;
         Frame *frames;
@@ -69,6 +70,7 @@ static UnwindResult unwind(Sampler *s, const CaptureResult *c, const ProcMap *ma
         if (c->pcs_only && c->pcs_cut && u.status == UNWIND_DONE)
                 u.status = UNWIND_TOO_DEEP;
         u.n_frames += n_inner;
+        process_add_python(p, c, n_inner, &u);
         return u;
 }
 
@@ -82,6 +84,8 @@ static void count_unwound(UnwindStatus status)
                 [UNWIND_NO_CFI] = COUNTER_STACKS_NO_CFI,
                 [UNWIND_BROKEN] = COUNTER_STACKS_BROKEN,
                 [UNWIND_TOO_DEEP] = COUNTER_STACKS_TRUNCATED,
+                [UNWIND_NO_PYTHON] = COUNTER_STACKS_NO_PYTHON,
+                [UNWIND_PYTHON_MISMATCH] = COUNTER_STACKS_PYTHON_MISMATCH,
         };
 
         counter_add(counters[status], 1);
@@ -184,7 +188,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         };
 
         if (map)
-                u = unwind(s, &c, map);
+                u = unwind(p, &c, map);
         count_unwound(u.status);
         if (u.status == UNWIND_DONE && t && t->stack_id == k->stack_id)
                 target_set_stack(t, map, u.n_frames);
@@ -199,7 +203,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
                 capture_thread_forget(t->thread);
         sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
-                u.status == UNWIND_DONE ? map : NULL, u.n_frames);
+                u.status == UNWIND_DONE ? map : NULL, p->codes, u.n_frames);
         parked_free(s, k);
 }
 
@@ -227,7 +231,7 @@ static SampleFate announce(Process *p, Target *t, const CaptureResult *c, const 
                 target_set_stack(t, p->map, u->n_frames);
         else
                 target_forget_stack(t);
-        sampler_emit_stack(s, NULL, t->id, stack_id, done ? p->map : NULL, u->n_frames);
+        sampler_emit_stack(s, NULL, t->id, stack_id, done ? p->map : NULL, p->codes, u->n_frames);
         return SAMPLE_DONE;
 }
 
@@ -241,7 +245,7 @@ SampleFate process_take_sample(
                 return park(p, t, result, time);
         if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
                 process_want_map(p);
-        u = unwind(p->sampler, result, p->map);
+        u = unwind(p, result, p->map);
         if (u.status == UNWIND_NO_MAPPING)
                 return park(p, t, result, time);
         want_other(t, &u);
@@ -335,6 +339,7 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
                 procmap_unref(p->map);
                 p->map = map;
                 p->map_space = p->load_space;
+                process_find_python(p);
         }
         list_for_each_safe (k, next_parked, &p->parked, link)
                 if (k->ticket <= answer->ticket)
@@ -378,6 +383,7 @@ static void process_free(Process *p)
         hash_table_remove(&s->processes, &p->by_pid);
         list_remove(&p->link);
         procmap_unref(p->map);
+        cpython_codes_unref(p->codes);
         free(p);
 }
 

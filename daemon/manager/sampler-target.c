@@ -408,6 +408,7 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
                 return 0;
         }
         target_size(t);
+        target_set_python(t);
         sleep_until(t, now_mono_ns);
         return 0;
 }

@@ -38,6 +38,7 @@ typedef struct Command {
 static void event_drop(SamplerEvent *e)
 {
         procmap_unref(e->map);
+        cpython_codes_unref(e->codes);
         free(e->frames);
 }
 
@@ -140,7 +141,7 @@ void sampler_repeat_sample(Sampler *s, Target *t, const SampleTime *time)
 }
 
 void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t stack_id,
-        ProcMap *map, size_t n_frames)
+        ProcMap *map, CpythonCodes *codes, size_t n_frames)
 {
         SamplerEvent e = {
                 .type = SAMPLER_STACK, .target = target, .stack_id = stack_id, .failed = true};
@@ -151,6 +152,7 @@ void sampler_emit_stack(Sampler *s, EventNode *node, TargetId target, uint64_t s
                         memcpy(e.frames, s->frames, n_frames * sizeof(*e.frames));
                         e.n_frames = n_frames;
                         e.map = procmap_ref(map);
+                        e.codes = cpython_codes_ref(codes);
                         e.failed = false;
                 } else {
                         counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
@@ -345,6 +347,7 @@ int sampler_new(Sampler **ret, const Config *config, Capture *capture, Worker *w
         s->unwind_mode = (UnwindMode)config->capture_unwind;
         s->max_stack_bytes = config->capture_max_stack_bytes;
         s->blocked_on = config->stacks_blocked_on;
+        s->python_mixed = config->python_stacks == PYTHON_STACKS_MIXED;
         s->max_targets = config->capture_max_targets;
         s->may_realtime = config->capture_realtime;
         s->stop_fd = s->epoll_fd = -1;
@@ -355,7 +358,9 @@ int sampler_new(Sampler **ret, const Config *config, Capture *capture, Worker *w
         s->batch_threads = calloc(s->max_targets, sizeof(*s->batch_threads));
         s->batch_results = calloc(s->max_targets, sizeof(*s->batch_results));
         s->frames = calloc(SAMPLER_MAX_FRAMES, sizeof(*s->frames));
-        if (!s->heap || !s->batch || !s->batch_threads || !s->batch_results || !s->frames)
+        s->merged = calloc(SAMPLER_MAX_FRAMES, sizeof(*s->merged));
+        if (!s->heap || !s->batch || !s->batch_threads || !s->batch_results || !s->frames ||
+                !s->merged)
                 return error_origin(-ENOMEM);
         s->capture = capture;
         r = open_sources(s);
@@ -398,6 +403,7 @@ Sampler *sampler_free(Sampler *s)
         hash_table_deinit(&s->targets);
         hash_table_deinit(&s->processes);
         free(s->spare);
+        free(s->merged);
         free(s->frames);
         free(s->batch_results);
         free(s->batch_threads);

@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "core/core.h"
 #include "manager/worker.h"
+#include "runtime/cpython-code.h"
 #include "util/cleanup.h"
 
 /*
@@ -42,6 +43,7 @@ typedef struct SamplerEvent {
         ThreadTimes times; /* SAMPLE: at the last one; TIMES: at mono_ns; zero: not told */
         bool failed;       /* STACK: not to be had; already counted */
         ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
+        CpythonCodes *codes; /* STACK: the same for their functions of Python, or NULL */
         size_t n_frames;
         Frame *frames; /* STACK: malloc'ed, innermost first, for the receiver */
 } SamplerEvent;

@@ -177,6 +177,7 @@ StackTable *stack_table_free(StackTable *t)
                         target_free(t, container_of(t->targets.buckets[i], Target, by_id));
         list_for_each_safe (w, tmp, &t->waiting, link) {
                 procmap_unref(w->request.map);
+                cpython_codes_unref(w->request.codes);
                 free(w->request.frames);
                 free(w);
         }
@@ -207,6 +208,7 @@ int stack_table_frames(StackTable *t, SamplerEvent *event)
         WorkerStack request = {
                 .ticket = event->stack_id,
                 .map = event->map,
+                .codes = event->codes,
                 .n_frames = event->n_frames,
                 .frames = event->frames,
         };
@@ -221,6 +223,7 @@ int stack_table_frames(StackTable *t, SamplerEvent *event)
         }
         if (!w) {
                 procmap_unref(event->map);
+                cpython_codes_unref(event->codes);
                 free(event->frames);
                 if (full)
                         counter_add(COUNTER_SAMPLES_QUEUE_FULL, 1);
@@ -272,6 +275,7 @@ void stack_table_dispatch(StackTable *t)
                         }
                 }
                 procmap_unref(reply.map);
+                cpython_codes_unref(reply.codes);
                 free(reply.signatures);
         }
         stack_table_send(t);

@@ -25,13 +25,16 @@ typedef enum RequestType {
         REQUEST_LOAD,
         REQUEST_PREPARE,
         REQUEST_SYMBOLIZE,
+        REQUEST_PYTHON,
 } RequestType;
 
 typedef struct Request {
         RequestType type;
-        pid_t pid;         /* LOAD, PREPARE */
-        uint64_t ticket;   /* LOAD */
-        WorkerStack stack; /* SYMBOLIZE: owned */
+        pid_t pid;           /* LOAD, PREPARE */
+        uint64_t ticket;     /* LOAD */
+        WorkerStack stack;   /* SYMBOLIZE: owned */
+        CpythonCodes *codes; /* PYTHON: a reference */
+        CpythonCode *code;
 } Request;
 
 struct Worker {
@@ -68,6 +71,7 @@ static bool reply_push(Worker *w, Mailbox *to, const void *reply)
 static void worker_stack_drop(WorkerStack *s)
 {
         procmap_unref(s->map);
+        cpython_codes_unref(s->codes);
         free(s->frames);
         free(s->signatures);
 }
@@ -88,7 +92,7 @@ static void do_symbolize(Worker *w, WorkerStack *stack)
         int r = namer_stack(w->namer, stack->frames, stack->n_frames, &stack->signatures,
                 &stack->n_signatures, &stack->cut);
 
-        if (r < 0)
+        if (r)
                 stack->signatures = NULL;
         free(stack->frames);
         stack->frames = NULL;
@@ -116,6 +120,10 @@ static void do_request(Worker *w, Request *request)
                 break;
         case REQUEST_SYMBOLIZE:
                 do_symbolize(w, &request->stack);
+                break;
+        case REQUEST_PYTHON:
+                cpython_code_read(request->code);
+                cpython_codes_unref(request->codes);
                 break;
         }
 }
@@ -202,6 +210,8 @@ Worker *worker_free(Worker *w)
         while (w->requests && mailbox_pop(w->requests, &request) == 0)
                 if (request.type == REQUEST_SYMBOLIZE)
                         worker_stack_drop(&request.stack);
+                else if (request.type == REQUEST_PYTHON)
+                        cpython_codes_unref(request.codes);
         while (w->maps && mailbox_pop(w->maps, &map) == 0)
                 procmap_unref(map.map);
         while (w->stacks && mailbox_pop(w->stacks, &stack) == 0)
@@ -233,6 +243,16 @@ int worker_load(Worker *w, pid_t pid, uint64_t ticket)
 int worker_prepare(Worker *w, pid_t pid)
 {
         return request_push(w, &(Request){.type = REQUEST_PREPARE, .pid = pid});
+}
+
+int worker_read_python(Worker *w, CpythonCodes *codes, CpythonCode *code)
+{
+        Request request = {.type = REQUEST_PYTHON, .codes = cpython_codes_ref(codes), .code = code};
+        int r = request_push(w, &request);
+
+        if (r)
+                cpython_codes_unref(codes);
+        return r;
 }
 
 int worker_symbolize(Worker *w, const WorkerStack *request)

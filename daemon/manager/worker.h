@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "core/config.h"
+#include "runtime/cpython-code.h"
 #include "unwind/procmap.h"
 #include "unwind/types.h"
 #include "util/cleanup.h"
@@ -38,6 +39,7 @@ typedef struct WorkerMap {
 typedef struct WorkerStack {
         uint64_t ticket;
         ProcMap *map; /* keeps the frames' modules alive; a reference, handed back in the reply */
+        CpythonCodes *codes; /* the same for functions of Python, or NULL */
         size_t n_frames;
         Frame *frames; /* innermost first, malloc'ed, handed over; NULL in the reply */
         size_t n_signatures;
@@ -55,6 +57,8 @@ DEFINE_CLEANUP(Worker *, worker_free)
 int worker_load(Worker *w, pid_t pid, uint64_t ticket);
 /* The same without a reply: only warms the caches. */
 int worker_prepare(Worker *w, pid_t pid);
+/* Read the names of a function of Python, as soon as can be: no reply. The set is referenced meanwhile. */
+int worker_read_python(Worker *w, CpythonCodes *codes, CpythonCode *code);
 /* Name frames: reply WorkerStack to main, always one. On 0 the map reference and the frames belong to the worker. */
 int worker_symbolize(Worker *w, const WorkerStack *request);
 

@@ -38,7 +38,7 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 }
 
 /* Signatures go out as protobuf strings, which must be UTF-8, and onto terminals. */
-static void text_sanitize(char *text)
+void signature_sanitize(char *text)
 {
         unsigned char *s = (unsigned char *)text;
 
@@ -68,6 +68,6 @@ char *signature_native(const char *module, const SymbolFrame *frame, bool lines)
                 r = asprintf(&ret, "%.*s.%.*s", PART_MAX, place, PART_MAX, function);
         if (r < 0)
                 return NULL;
-        text_sanitize(ret);
+        signature_sanitize(ret);
         return ret;
 }

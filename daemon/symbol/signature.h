@@ -15,3 +15,6 @@
  * memory.
  */
 char *signature_native(const char *module, const SymbolFrame *frame, bool lines);
+
+/* What is no valid UTF-8, or a control character, becomes '?'. */
+void signature_sanitize(char *text);

@@ -42,6 +42,7 @@ Module *module_unref(Module *m)
         if (!m || atomic_fetch_sub_explicit(&m->n_refs, 1, memory_order_acq_rel) != 1)
                 return NULL;
         cfi_table_free(m->cfi);
+        free(m->python);
         free(m->segments);
         free(m->name);
         free(m);

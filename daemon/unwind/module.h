@@ -24,6 +24,7 @@ typedef struct Module {
         size_t n_segments;
         ModuleSegment *segments;
         void *symbols; /* the symbolizer's, owned elsewhere */
+        void *python;  /* CpythonBinary: the file holds an interpreter; malloc'ed, the module's */
 } Module;
 
 /* Takes over cfi and copies the rest. NULL: no memory (cfi is then still the caller's). */

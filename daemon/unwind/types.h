@@ -54,11 +54,16 @@ typedef enum FrameKind {
         FRAME_CODE,   /* of the program */
         FRAME_KERNEL, /* pc and vaddr are a kernel address */
         FRAME_WAIT,   /* no code: pc and vaddr say what the thread waits for (symbol/wait.h) */
+        FRAME_PYTHON, /* a function of Python: pc is unlike any other's, vaddr the number of the
+                         instruction */
 } FrameKind;
 
 typedef struct Frame {
-        uint64_t pc;                 /* for callers: the return address */
-        const struct Module *module; /* borrowed from the ProcMap; NULL: not in a file */
+        uint64_t pc; /* for callers: the return address */
+        union {
+                const struct Module *module; /* borrowed from the ProcMap; NULL: not in a file */
+                struct CpythonCode *python;  /* FRAME_PYTHON: borrowed from its CpythonCodes */
+        };
         uint64_t vaddr; /* address in the module's ELF terms, already lowered by 1 for callers; else
                          * pc; UINT64_MAX: no segment of the module covers it */
         FrameKind kind;

@@ -21,6 +21,9 @@ typedef enum UnwindStatus {
         UNWIND_NO_CFI,      /* a pc in a file without unwind information there */
         UNWIND_BROKEN,      /* the CFA did not rise, misaligned or wild values */
         UNWIND_TOO_DEEP,    /* max_frames reached: frames hold the innermost part */
+        /* Said by who adds the frames of an interpreter: */
+        UNWIND_NO_PYTHON,       /* they were not read with the stack */
+        UNWIND_PYTHON_MISMATCH, /* they are not of the same stack */
 } UnwindStatus;
 
 typedef struct UnwindResult {

@@ -10,7 +10,7 @@ import re
 import sys
 
 # folder of daemon/ -> folders of daemon/ that it may include, beside itself
-MIDDLE = ["client", "capture", "unwind", "symbol", "oap", "control"]
+MIDDLE = ["client", "capture", "unwind", "runtime", "symbol", "oap", "control"]
 LAYERS = {
     "util": [],
     "core": ["util"],
@@ -20,7 +20,7 @@ LAYERS = {
 }
 # The mains, and single headers that may be included from the side.
 MAINS = {"daemon/swprofd.c": ["util", "core", "manager"], "daemon/swprofctl.c": ["util", "ctl"]}
-SIDEWAYS = {"capture": ["unwind/types.h"]}
+SIDEWAYS = {"capture": ["unwind/types.h"], "runtime": ["unwind/types.h", "unwind/module.h"]}
 
 # (headers, files that may include them); the first that fits decides. `*` spans folders.
 OWNERS = [
@@ -34,12 +34,13 @@ OWNERS = [
     ("bpf/bpf_*.h", ["bpf/*"]),
     ("bpf/*", ["daemon/capture/*"]),
     ("*.skel.h", ["daemon/capture/*"]),
+    ("python-abi.h", ["bpf/*", "daemon/capture/*", "daemon/runtime/*"]),
     ("swprof-abi.h", ["bpf/*", "daemon/capture/*"]),
     ("kernel-min.h", ["bpf/*"]),
     ("linux/bpf.h", ["bpf/*", "daemon/capture/*"]),
     ("linux/perf_event.h", ["daemon/capture/*"]),
-    ("libelf.h", ["daemon/unwind/*", "daemon/symbol/*"]),
-    ("gelf.h", ["daemon/unwind/*", "daemon/symbol/*"]),
+    ("libelf.h", ["daemon/unwind/*", "daemon/symbol/*", "daemon/runtime/cpython-binary.[ch]"]),
+    ("gelf.h", ["daemon/unwind/*", "daemon/symbol/*", "daemon/runtime/cpython-binary.c"]),
     ("elfutils/*", ["daemon/unwind/cfi-table.c", "daemon/symbol/*"]),
     ("dwarf.h", ["daemon/unwind/cfi-*.c", "daemon/symbol/*"]),
     ("lzma.h", ["daemon/symbol/*"]),

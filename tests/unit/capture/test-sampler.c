@@ -110,6 +110,11 @@ static void answer(pid_t pid, uint64_t ticket)
         cr_assert_eq(mailbox_push(worker.maps, &m), 0);
 }
 
+int worker_read_python(Worker *w, CpythonCodes *codes, CpythonCode *code)
+{
+        return WORKER_E_BUSY;
+}
+
 int worker_load(Worker *w, pid_t pid, uint64_t ticket)
 {
         if (atomic_load(&w->busy)) {

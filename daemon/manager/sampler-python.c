@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "core/counter.h"
+#include "manager/sampler-private.h"
+#include "runtime/cpython-binary.h"
+#include "runtime/cpython-merge.h"
+#include "unwind/unwind.h"
+
+/* A pc that no other frame has: the code's number and the instruction's. */
+#define PC_PYTHON    (1ULL << 63)
+#define PC_UNIT_BITS 24
+#define PC_UNIT_MAX  ((1LL << PC_UNIT_BITS) - 2)
+
+/* ---- where the interpreter is ---- */
+
+/* Return: NULL: the process runs none. */
+static const CpythonBinary *find_interpreter(const ProcMap *map, uint64_t *ret_bias)
+{
+        for (size_t i = 0; i < map->n; i++) {
+                const Mapping *m = &map->mappings[i];
+                uint64_t vaddr;
+
+                if (!m->module || !m->module->python)
+                        continue;
+                vaddr = module_vaddr(m->module, m->offset);
+                if (vaddr == UINT64_MAX)
+                        continue;
+                *ret_bias = m->start - vaddr;
+                return m->module->python;
+        }
+        return NULL;
+}
+
+void target_set_python(Target *t)
+{
+        const Process *p = t->process;
+
+        if (!t->thread)
+                return;
+        if (p->python)
+                capture_thread_set_python(
+                        t->thread, &p->python->layout.walk, p->python_interpreters);
+        else
+                capture_thread_set_python(t->thread, NULL, 0);
+}
+
+void process_find_python(Process *p)
+{
+        const CpythonBinary *b;
+        uint64_t bias = 0;
+        Target *t;
+
+        b = p->map ? find_interpreter(p->map, &bias) : NULL;
+        if (b && p->python &&
+                memcmp(&b->layout, cpython_codes_layout(p->codes), sizeof(b->layout)) == 0 &&
+                p->python_interpreters ==
+                        bias + b->runtime_vaddr + b->layout.runtime_interpreters &&
+                capture_space_equal(&p->codes_space, &p->map_space)) {
+                p->python = b;
+                return;
+        }
+        p->codes = cpython_codes_unref(p->codes);
+        p->python = NULL;
+        if (b) {
+                p->codes = cpython_codes_new(p->pid, &b->layout);
+                p->codes_space = p->map_space;
+        }
+        if (p->codes) {
+                p->python = b;
+                p->python_interpreters = bias + b->runtime_vaddr + b->layout.runtime_interpreters;
+        }
+        list_for_each (t, &p->targets, process_link)
+                target_set_python(t);
+}
+
+/* ---- their frames ---- */
+
+static bool fill_frame(Process *p, const struct swp_python_frame *f, Frame *ret)
+{
+        const CpythonLayout *layout = cpython_codes_layout(p->codes);
+        int64_t unit = cpython_code_unit(layout, f);
+        CpythonCode *code;
+        bool added;
+
+        if (unit < 0)
+                unit = -1;
+        if (unit > PC_UNIT_MAX)
+                return false;
+        if (cpython_codes_full(p->codes)) {
+                CpythonCodes *codes = cpython_codes_new(p->pid, layout);
+
+                if (!codes)
+                        return false;
+                /* Frames of this very stack may be of the old one. */
+                return false;
+        }
+        code = cpython_codes_get(p->codes, f, &added);
+        if (!code)
+                return false;
+        /* The sooner its name is read, the less has it changed; if this fails, it is read later. */
+        if (added)
+                worker_read_python(p->sampler->worker, p->codes, code);
+        *ret = (Frame){
+                .kind = FRAME_PYTHON,
+                .python = code,
+                .vaddr = (uint64_t)unit,
+                .pc = PC_PYTHON | code->id << PC_UNIT_BITS | (uint64_t)(unit + 1),
+        };
+        return true;
+}
+
+static bool has_eval(const Frame *frames, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (cpython_is_eval(&frames[i]))
+                        return true;
+        return false;
+}
+
+void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, UnwindResult *u)
+{
+        Sampler *s = p->sampler;
+        Frame *frames = s->frames + n_inner;
+        CpythonMerge m = {
+                .mixed = s->python_mixed,
+                .n_native = u->n_frames - n_inner,
+                .native = frames,
+                .n_python = c->n_python,
+                .python = c->python,
+        };
+        size_t n = 0;
+
+        if (u->status != UNWIND_DONE || !has_eval(frames, m.n_native))
+                return;
+        if (!c->has_python || !p->codes || c->python_status != SWP_PYTHON_OK) {
+                u->status = UNWIND_NO_PYTHON;
+                return;
+        }
+        m.layout = cpython_codes_layout(p->codes);
+        if (cpython_merge(&m, s->merged, SAMPLER_MAX_FRAMES - n_inner, &n) != 0) {
+                u->status = UNWIND_PYTHON_MISMATCH;
+                return;
+        }
+        for (size_t i = 0; i < n; i++)
+                if (s->merged[i].kind == FRAME_PYTHON &&
+                        !fill_frame(p, &c->python[s->merged[i].vaddr], &s->merged[i])) {
+                        u->status = UNWIND_PYTHON_MISMATCH;
+                        return;
+                }
+        memcpy(frames, s->merged, n * sizeof(*frames));
+        u->n_frames = n_inner + n;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "python-abi.h"
+#include "runtime/cpython-layout.h"
+#include "unwind/types.h"
+
+/*
+ * The native frames of a thread and the interpreter's own, of the same instant, become one stack.
+ * Pure.
+ *
+ * Each time that C calls into Python, the interpreter loop is entered anew: one native frame of it
+ * stands for all functions that Python called from there, until 3.10 for just one. So the frames of
+ * the loop and the entries must be as many, or they are not of one stack. The innermost one may be
+ * without functions, being entered or left.
+ */
+
+typedef struct CpythonMerge {
+        const CpythonLayout *layout;
+        bool mixed; /* keep all native frames but the loop's; else the innermost one alone */
+        size_t n_native;
+        const Frame *native; /* innermost first */
+        size_t n_python;
+        const struct swp_python_frame *python;
+} CpythonMerge;
+
+enum {
+        _CPYTHON_MERGE_E_SUCCESS,
+        CPYTHON_MERGE_E_MISMATCH,
+        CPYTHON_MERGE_E_TOO_DEEP, /* more than max */
+};
+
+/* Functions of Python are frames of kind FRAME_PYTHON whose vaddr is their index in `python`. Return:
+ * 0, CPYTHON_MERGE_E_…. */
+int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n);
+
+/* Whether the frame is one of the interpreter loop. */
+bool cpython_is_eval(const Frame *frame);
