@@ -50,7 +50,8 @@ class Truth(SwprofdTest):
                     self.assertRegex(root, r"clone|start_thread", f"incomplete: {s['stack']}")
                     self.assertIn("segment", text, s["stack"])
                 with_work = sum(inside in " ".join(s["stack"]) for s in got)
-                self.assertGreaterEqual(with_work, len(got) - 2)
+                # At either end the thread is on its way there and may wait: for a page, for a CPU.
+                self.assertGreaterEqual(with_work, len(got) - 4)
 
     def test_diagram(self):
         """The blog's diagram A: C 40 ms and D 60 ms under B under A, over 54 runs in 6 processes."""
