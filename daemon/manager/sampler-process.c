@@ -10,6 +10,8 @@
 
 /* A process' map outlives its last target so long: the next request is mostly near. */
 #define KEEP_NS (30 * NS_PER_S)
+/* The first capture of a thread lacks the frames of Python unless it was known that it runs some. */
+#define KEEP_PYTHON_NS (600 * NS_PER_S)
 
 /* Captures tell when code comes or goes, but not when between two of them as much comes as goes: a
  * plugin that is loaded anew. So maps are read anew after that long. */
@@ -407,6 +409,18 @@ Process *process_get(Sampler *s, pid_t pid)
         return p;
 }
 
+void process_prepare(Sampler *s, pid_t pid, uint64_t now_mono_ns)
+{
+        Process *p = process_get(s, pid);
+
+        if (!p)
+                return;
+        if (list_empty(&p->targets))
+                p->unused_since_mono_ns = now_mono_ns;
+        if (!p->map)
+                process_want_map(p);
+}
+
 static void process_free(Process *p)
 {
         Sampler *s = p->sampler;
@@ -442,7 +456,8 @@ void processes_expire(Sampler *s, uint64_t now_mono_ns)
 
         list_for_each_safe (p, tmp, &s->process_list, link)
                 if (list_empty(&p->targets) && list_empty(&p->parked) && !p->load_ticket &&
-                        now_mono_ns - p->unused_since_mono_ns >= KEEP_NS)
+                        now_mono_ns - p->unused_since_mono_ns >=
+                                (p->python ? KEEP_PYTHON_NS : KEEP_NS))
                         process_free(p);
 }
 

@@ -56,7 +56,8 @@ void process_find_python(Process *p)
                 memcmp(&b->layout, cpython_codes_layout(p->codes), sizeof(b->layout)) == 0 &&
                 p->python_interpreters ==
                         bias + b->runtime_vaddr + b->layout.runtime_interpreters &&
-                capture_space_equal(&p->codes_space, &p->map_space)) {
+                p->codes_space.mm == p->map_space.mm &&
+                p->codes_space.process_start_boottime == p->map_space.process_start_boottime) {
                 p->python = b;
                 return;
         }
@@ -87,14 +88,6 @@ static bool fill_frame(Process *p, const struct swp_python_frame *f, Frame *ret)
                 unit = -1;
         if (unit > PC_UNIT_MAX)
                 return false;
-        if (cpython_codes_full(p->codes)) {
-                CpythonCodes *codes = cpython_codes_new(p->pid, layout);
-
-                if (!codes)
-                        return false;
-                /* Frames of this very stack may be of the old one. */
-                return false;
-        }
         code = cpython_codes_get(p->codes, f, &added);
         if (!code)
                 return false;
@@ -136,6 +129,15 @@ void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, Unwi
         if (!c->has_python || !p->codes || c->python_status != SWP_PYTHON_OK) {
                 u->status = UNWIND_NO_PYTHON;
                 return;
+        }
+        /* Stacks that refer to the old set keep it. */
+        if (cpython_codes_full(p->codes)) {
+                CpythonCodes *codes = cpython_codes_new(p->pid, cpython_codes_layout(p->codes));
+
+                if (codes) {
+                        cpython_codes_unref(p->codes);
+                        p->codes = codes;
+                }
         }
         m.layout = cpython_codes_layout(p->codes);
         if (cpython_merge(&m, s->merged, SAMPLER_MAX_FRAMES - n_inner, &n) != 0) {
