@@ -65,6 +65,7 @@ static bool read_frame(Walk *k, uint64_t *at, struct swp_python_frame *f)
 {
         const struct swp_python_layout *l = &k->p->layout;
         uint64_t filename, name, lines, hash;
+        uint64_t address = *at;
         uint32_t first_line;
 
         if (!read_object(k, *at, l->frame_bytes))
@@ -78,6 +79,7 @@ static bool read_frame(Walk *k, uint64_t *at, struct swp_python_frame *f)
         };
         if (l->shim_owner && f->owner >= l->shim_owner) {
                 f->code = 0;
+                f->instr = address;
                 return true;
         }
         if (!read_object(k, f->code, l->code_bytes))
