@@ -414,22 +414,23 @@ int shot(void *ctx)
                 fill_turn(s, t);
                 if (s->flags & SWP_F_KERNEL)
                         s->kstack_id = bpf_get_stackid(ctx, &stacks, 0);
+                index = s->buffer;
+                b = bpf_map_lookup_elem(&buffers, &index);
                 if (s->flags & SWP_F_FP) {
                         s->ustack_id = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
                         if (s->ustack_id < 0)
                                 status = SWP_UNSTABLE;
                 } else {
-                        index = s->buffer;
-                        b = bpf_map_lookup_elem(&buffers, &index);
                         if (b) {
                                 fill_stack(s, b, NULL);
                                 if (s->other_addr)
                                         fill_other(s, b, NULL, ~0ULL);
-                                fill_python(bpf_get_attach_cookie(ctx), s, b, NULL);
                         }
                         if (!s->copied)
                                 status = SWP_FAULT;
                 }
+                if (b)
+                        fill_python(bpf_get_attach_cookie(ctx), s, b, NULL);
         }
         struct swp_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
         if (e) {

@@ -133,11 +133,11 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         struct swp_python *p = c->p;
         const struct swp_python_layout *l = &p->layout;
         struct swp_python_frame *f;
-        __u64 name, filename, linetable, hash;
+        __u64 name, filename, linetable, hash, at = w->at;
         __u64 n = p->n_frames;
         __u32 line;
 
-        if (!w->at)
+        if (!at)
                 return 1;
         barrier_var(n);
         if (n >= SWP_MAX_PYTHON) {
@@ -146,7 +146,7 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         }
         f = &w->frames[n];
         p->status = SWP_PYTHON_FAULT;
-        if (!python_read_block(w, t, PYTHON_FRAME, l->frame_bytes, w->at))
+        if (!python_read_block(w, t, PYTHON_FRAME, l->frame_bytes, at))
                 return 1;
         w->at = python_block_u64(w, l->frame_previous);
         f->owner = l->frame_owner == SWP_PYTHON_NONE ? 0 : python_block_u8(w, l->frame_owner);
@@ -158,6 +158,7 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         p->n_frames = n + 1;
         if (l->shim_owner && f->owner >= l->shim_owner) {
                 f->code = 0;
+                f->instr = at;
                 p->status = SWP_PYTHON_OK;
                 return 0;
         }

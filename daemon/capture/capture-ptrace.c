@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 
 #include "capture/proc-thread.h"
+#include "capture/python-walk.h"
 #include "capture/tracee.h"
 #include "util/error.h"
 #include "util/hash.h"
@@ -285,6 +286,9 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
                 return SWP_FAULT;
         f->place = (ProcPlace){.syscall = regs.syscall, .sp = sp, .pc = regs.regs.r[X86_RIP]};
         memcpy(f->place.args, regs.args, sizeof(f->place.args));
+        if (s->flags & SWP_F_PYTHON)
+                python_walk(&f->proc, s->fsbase, &p->pythons[s - p->slots],
+                        &p->buffers[s->buffer].python);
         f->n = s->copied - red_zone;
         f->hash = hash_bytes(buffer + red_zone, f->n);
         return SWP_COPIED;

@@ -115,7 +115,7 @@ static void result_fill_python(const CaptureThread *t, CaptureResult *r)
 {
         const struct swp_python *p = t->python;
 
-        if (!(t->shared->flags & SWP_F_PYTHON) || !r->copy.bytes)
+        if (!(t->shared->flags & SWP_F_PYTHON) || t->buffer == SWP_NO_BUFFER)
                 return;
         r->has_python = true;
         r->python_status = p->status;
@@ -177,6 +177,6 @@ void thread_result(CaptureThread *t, CaptureResult *ret)
                 sched_clock_note(&t->capture->sched_clock, s->mono_ns, s->puller_sched_ns);
         if (ret->status == CAPTURE_TAKEN)
                 result_fill_taken(t, ret);
-        if (!ret->copy.bytes)
+        if (!ret->copy.bytes && !ret->has_python)
                 thread_drop_buffer(t);
 }

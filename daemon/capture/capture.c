@@ -255,7 +255,7 @@ static CaptureStatus fire(CaptureThread *t)
         Capture *c = t->capture;
         int r;
 
-        if (!c->fp && !thread_take_buffer(t))
+        if ((!c->fp || t->wants_python) && !thread_take_buffer(t))
                 return CAPTURE_BUSY;
         /* What a shot lacks cannot be had later. */
         thread_request(t, c->max_stack_bytes);

@@ -70,13 +70,21 @@ typedef struct Prepare {
         Instance *instance;
 } Prepare;
 
+/* A full mailbox is no loss: the process is read when its first sample comes. */
+void manager_prepare(Manager *m, pid_t pid)
+{
+        if (m->sampler)
+                sampler_prepare(m->sampler, pid);
+        else
+                worker_prepare(m->worker, pid);
+}
+
 static void prepare_client(void *userdata, const ClientInfo *info)
 {
         Prepare *p = userdata;
 
-        /* A full mailbox is no loss: the process is read when its first sample comes. */
         if (info->instance == p->instance)
-                worker_prepare(p->manager->worker, info->pid);
+                manager_prepare(p->manager, info->pid);
 }
 
 static void on_prepare(void *userdata, Instance *instance)

@@ -54,6 +54,8 @@ struct Manager {
 /* core-ops.c: what the core asks for, and the commands to the sampler that had to wait. */
 extern const CoreOps manager_core_ops;
 void manager_send_deferred(Manager *m);
+/* Reads what a process runs, of which threads may be sampled soon. */
+void manager_prepare(Manager *m, pid_t pid);
 
 /* status.c: the handler of the control socket. */
 void manager_control(void *userdata, const struct Swprof__Control__Request *request,

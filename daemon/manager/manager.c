@@ -33,7 +33,7 @@ static void on_client_added(void *userdata, Instance *instance, pid_t pid)
         if (m->session && instance->n_clients == 1)
                 session_instance_added(m->session, instance, now_get());
         if (!list_empty(&instance->tasks))
-                worker_prepare(m->worker, pid);
+                manager_prepare(m, pid);
 }
 
 static void on_client_removed(void *userdata, Instance *instance, pid_t pid)

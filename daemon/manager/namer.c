@@ -23,6 +23,7 @@
 typedef struct Place {
         HashLink by_address;
         FrameKind kind;
+        bool unknown;    /* has no name */
         uint32_t module; /* id, of FRAME_CODE */
         uint64_t vaddr;
         size_t n;
@@ -100,12 +101,17 @@ static size_t kernel_symbolize(Namer *n, uint64_t addr, SymbolFrame *ret)
         return 1;
 }
 
+static bool is_code(const Frame *frame)
+{
+        return frame->kind == FRAME_CODE || frame->kind == FRAME_LEAF;
+}
+
 /* The file is shown without its line, too: DWARF is asked either way. */
 static size_t frame_symbolize(Namer *n, const Frame *frame, SymbolFrame *ret, size_t max)
 {
         if (frame->kind == FRAME_KERNEL)
                 return kernel_symbolize(n, frame->vaddr, ret);
-        if (frame->kind == FRAME_CODE && frame->module->symbols)
+        if (is_code(frame) && frame->module->symbols)
                 return binary_symbolize(frame->module->symbols, frame->vaddr, true, ret, max);
         *ret = (SymbolFrame){0};
         return 1;
@@ -124,7 +130,7 @@ static char *signature_python(const CpythonCode *code, int64_t unit, bool lines)
 static int place_name(
         Namer *n, Place *p, const Frame *frame, const SymbolFrame *functions, size_t n_functions)
 {
-        const char *module = frame->kind == FRAME_CODE ? frame->module->name : "[kernel]";
+        const char *module = is_code(frame) ? frame->module->name : "[kernel]";
 
         if (frame->kind == FRAME_PYTHON) {
                 if (frame->python->state == CPYTHON_CODE_HIDDEN)
@@ -154,6 +160,7 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
         if (!p)
                 return error_origin(-ENOMEM);
         p->kind = frame->kind;
+        p->unknown = !functions[0].function;
         p->module = module;
         p->vaddr = frame->kind == FRAME_PYTHON ? frame->pc : frame->vaddr;
         if (place_name(n, p, frame, functions, n_functions) < 0 ||
@@ -171,7 +178,7 @@ static int place_new(Namer *n, Place **ret, const Frame *frame, uint32_t module,
 static int place_find(Namer *n, const Frame *frame, const Place **ret)
 {
         uint64_t vaddr = frame->kind == FRAME_PYTHON ? frame->pc : frame->vaddr;
-        uint32_t module = frame->kind == FRAME_CODE ? frame->module->id : 0;
+        uint32_t module = is_code(frame) ? frame->module->id : 0;
         uint64_t hash = hash_u64(vaddr ^ (uint64_t)module << 48);
         Place *p;
         int r;
@@ -205,7 +212,7 @@ static bool stack_append(Namer *n, size_t *at, const char *signature)
 static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *ret_n, bool *ret_cut)
 {
         bool cut = false;
-        size_t at = 0;
+        size_t at = 0, leaf_at = SIZE_MAX;
 
         for (size_t i = n_frames; i-- > 0 && !cut;) {
                 const Place *p = NULL;
@@ -223,6 +230,13 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
                 r = place_find(n, &frames[i], &p);
                 if (r)
                         return error_trace(r);
+                if (frames[i].kind == FRAME_LEAF) {
+                        if (leaf_at != SIZE_MAX && p->unknown)
+                                continue;
+                        if (leaf_at != SIZE_MAX)
+                                at = leaf_at;
+                        leaf_at = at;
+                }
                 for (size_t k = 0; k < p->n && !cut; k++)
                         cut = !stack_append(n, &at, p->signatures[k]);
         }

@@ -124,6 +124,7 @@ struct Target {
         bool taking;          /* due, and counted as such */
         bool shot_out;
         bool other_asked; /* for a copy of another stack, for this sample */
+        bool python_asked; /* the same for the frames of Python */
         unsigned n_unstable;
         uint64_t
                 waited_until_mono_ns; /* see CaptureResult; as the first pull for this sample told */
@@ -189,6 +190,8 @@ struct Process {
 
 /* The entry of that process, made if need be. NULL: no memory. */
 Process *process_get(Sampler *s, pid_t pid);
+/* Threads of it may be targets soon. */
+void process_prepare(Sampler *s, pid_t pid, uint64_t now_mono_ns);
 /* The target is added or taken out; an entry without targets is kept for some time. */
 void process_add_target(Process *p, Target *t);
 void process_remove_target(Process *p, Target *t, uint64_t now_mono_ns);

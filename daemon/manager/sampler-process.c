@@ -10,6 +10,8 @@
 
 /* A process' map outlives its last target so long: the next request is mostly near. */
 #define KEEP_NS (30 * NS_PER_S)
+/* The first capture of a thread lacks the frames of Python unless it was known that it runs some. */
+#define KEEP_PYTHON_NS (600 * NS_PER_S)
 
 /* Captures tell when code comes or goes, but not when between two of them as much comes as goes: a
  * plugin that is loaded anew. So maps are read anew after that long. */
@@ -35,6 +37,10 @@ typedef struct Parked {
         int64_t syscall;
         size_t n_kernel_pcs;
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
+        bool has_python;
+        enum swp_python_status python_status;
+        size_t n_python;
+        struct swp_python_frame *python; /* behind the bytes */
         uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
 } Parked;
 
@@ -101,11 +107,23 @@ static void want_other(Target *t, const UnwindResult *u)
                 capture_thread_set_other(t->thread, 0);
 }
 
+static bool is_without_python(const UnwindResult *u)
+{
+        return u->status == UNWIND_NO_PYTHON || u->status == UNWIND_PYTHON_MISMATCH;
+}
+
+/* The thread runs Python, which its capture did not show: states come and go. */
+static void want_python(Target *t)
+{
+        capture_thread_find_python(t->thread);
+        capture_thread_forget(t->thread);
+}
+
 /* ---- parked captures ---- */
 
 static size_t parked_size(const Parked *k)
 {
-        return sizeof(*k) + k->n;
+        return sizeof(*k) + (k->n + 7) / 8 * 8 + k->n_python * sizeof(*k->python);
 }
 
 static void parked_free(Sampler *s, Parked *k)
@@ -123,10 +141,11 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
         Sampler *s = p->sampler;
         const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
         size_t n = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        size_t size = parked_size(&(Parked){.n = n, .n_python = c->n_python});
         Parked *k = NULL;
 
-        if (s->n_parked < MAX_PARKED && s->parked_bytes + n <= MAX_PARKED_BYTES)
-                k = malloc(sizeof(*k) + n);
+        if (s->n_parked < MAX_PARKED && s->parked_bytes + size <= MAX_PARKED_BYTES)
+                k = malloc(size);
         if (k)
                 *k = (Parked){
                         .link = LIST_INIT(k->link),
@@ -141,6 +160,10 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
                         .blocked = c->blocked,
                         .queued = c->queued,
                         .syscall = c->syscall,
+                        .has_python = c->has_python,
+                        .python_status = c->python_status,
+                        .n_python = c->n_python,
+                        .python = (struct swp_python_frame *)(k->bytes + (n + 7) / 8),
                         .n_kernel_pcs =
                                 c->n_kernel_pcs < MAX_KERNEL_PCS ? c->n_kernel_pcs : MAX_KERNEL_PCS,
                 };
@@ -156,6 +179,8 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
         }
         s->last_stack_id++;
         memcpy(k->bytes, bytes, n);
+        if (k->n_python > 0)
+                memcpy(k->python, c->python, k->n_python * sizeof(*k->python));
         memcpy(k->kernel_pcs, c->kernel_pcs, k->n_kernel_pcs * sizeof(*k->kernel_pcs));
         s->n_parked++;
         s->parked_bytes += parked_size(k);
@@ -185,6 +210,10 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                 .pcs = k->bytes,
                 .n_kernel_pcs = k->n_kernel_pcs,
                 .kernel_pcs = k->kernel_pcs,
+                .has_python = k->has_python,
+                .python_status = k->python_status,
+                .n_python = k->n_python,
+                .python = k->python,
         };
 
         if (map)
@@ -199,6 +228,8 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                 if (u.status == UNWIND_OTHER_STACK)
                         capture_thread_forget(t->thread);
         }
+        if (is_without_python(&u) && t && t->thread)
+                want_python(t);
         /* A sleeping thread would repeat the stack that could not be had. */
         if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
                 capture_thread_forget(t->thread);
@@ -252,6 +283,13 @@ SampleFate process_take_sample(
         if (u.status == UNWIND_OTHER_STACK && !result->shot && !t->other_asked) {
                 t->other_asked = true;
                 return SAMPLE_LARGER;
+        }
+        if (is_without_python(&u)) {
+                want_python(t);
+                if (!result->shot && !t->python_asked) {
+                        t->python_asked = true;
+                        return SAMPLE_LARGER;
+                }
         }
         if (u.status == UNWIND_TRUNCATED) {
                 /* A copy that is shorter than it was to be ends with its mapping, or at a page that
@@ -371,6 +409,18 @@ Process *process_get(Sampler *s, pid_t pid)
         return p;
 }
 
+void process_prepare(Sampler *s, pid_t pid, uint64_t now_mono_ns)
+{
+        Process *p = process_get(s, pid);
+
+        if (!p)
+                return;
+        if (list_empty(&p->targets))
+                p->unused_since_mono_ns = now_mono_ns;
+        if (!p->map)
+                process_want_map(p);
+}
+
 static void process_free(Process *p)
 {
         Sampler *s = p->sampler;
@@ -406,7 +456,8 @@ void processes_expire(Sampler *s, uint64_t now_mono_ns)
 
         list_for_each_safe (p, tmp, &s->process_list, link)
                 if (list_empty(&p->targets) && list_empty(&p->parked) && !p->load_ticket &&
-                        now_mono_ns - p->unused_since_mono_ns >= KEEP_NS)
+                        now_mono_ns - p->unused_since_mono_ns >=
+                                (p->python ? KEEP_PYTHON_NS : KEEP_NS))
                         process_free(p);
 }
 

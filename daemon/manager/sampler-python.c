@@ -56,7 +56,8 @@ void process_find_python(Process *p)
                 memcmp(&b->layout, cpython_codes_layout(p->codes), sizeof(b->layout)) == 0 &&
                 p->python_interpreters ==
                         bias + b->runtime_vaddr + b->layout.runtime_interpreters &&
-                capture_space_equal(&p->codes_space, &p->map_space)) {
+                p->codes_space.mm == p->map_space.mm &&
+                p->codes_space.process_start_boottime == p->map_space.process_start_boottime) {
                 p->python = b;
                 return;
         }
@@ -87,14 +88,6 @@ static bool fill_frame(Process *p, const struct swp_python_frame *f, Frame *ret)
                 unit = -1;
         if (unit > PC_UNIT_MAX)
                 return false;
-        if (cpython_codes_full(p->codes)) {
-                CpythonCodes *codes = cpython_codes_new(p->pid, layout);
-
-                if (!codes)
-                        return false;
-                /* Frames of this very stack may be of the old one. */
-                return false;
-        }
         code = cpython_codes_get(p->codes, f, &added);
         if (!code)
                 return false;
@@ -118,36 +111,74 @@ static bool has_eval(const Frame *frames, size_t n)
         return false;
 }
 
+/* A greenlet's stack need not be read further than to where that begins. */
+static bool is_partial(const UnwindResult *u)
+{
+        return u->status == UNWIND_TRUNCATED || u->status == UNWIND_NO_CFI ||
+               u->status == UNWIND_BROKEN;
+}
+
+/* Stacks that refer to the old set keep it. */
+static void renew_codes(Process *p)
+{
+        CpythonCodes *codes = cpython_codes_new(p->pid, cpython_codes_layout(p->codes));
+
+        if (!codes)
+                return;
+        cpython_codes_unref(p->codes);
+        p->codes = codes;
+}
+
+/* Return: UNWIND_DONE, or why there are no frames; *ret_n 0: nothing to be changed. */
+static UnwindStatus merge(
+        Process *p, const CaptureResult *c, CpythonMerge *m, size_t max, size_t *ret_n)
+{
+        Frame *merged = p->sampler->merged;
+
+        *ret_n = 0;
+        if (!p->codes)
+                return UNWIND_DONE;
+        /* A thread of C may be none of the interpreter's. */
+        if (c->has_python && c->python_status == SWP_PYTHON_NO_THREAD &&
+                !has_eval(m->native, m->n_native))
+                return UNWIND_DONE;
+        if (!c->has_python || c->python_status != SWP_PYTHON_OK)
+                return UNWIND_NO_PYTHON;
+        if (cpython_codes_full(p->codes))
+                renew_codes(p);
+        m->layout = cpython_codes_layout(p->codes);
+        m->n_python = c->n_python;
+        m->python = c->python;
+        if (cpython_merge(m, merged, max, ret_n) != 0)
+                return UNWIND_PYTHON_MISMATCH;
+        for (size_t i = 0; i < *ret_n; i++)
+                if (merged[i].kind == FRAME_PYTHON &&
+                        !fill_frame(p, &c->python[merged[i].vaddr], &merged[i]))
+                        return UNWIND_PYTHON_MISMATCH;
+        return UNWIND_DONE;
+}
+
 void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, UnwindResult *u)
 {
         Sampler *s = p->sampler;
         Frame *frames = s->frames + n_inner;
         CpythonMerge m = {
                 .mixed = s->python_mixed,
+                .partial = u->status != UNWIND_DONE,
                 .n_native = u->n_frames - n_inner,
                 .native = frames,
-                .n_python = c->n_python,
-                .python = c->python,
         };
+        UnwindStatus status;
         size_t n = 0;
 
-        if (u->status != UNWIND_DONE || !has_eval(frames, m.n_native))
+        if (u->status != UNWIND_DONE && !is_partial(u))
                 return;
-        if (!c->has_python || !p->codes || c->python_status != SWP_PYTHON_OK) {
-                u->status = UNWIND_NO_PYTHON;
+        status = merge(p, c, &m, SAMPLER_MAX_FRAMES - n_inner, &n);
+        if (u->status != UNWIND_DONE && (status != UNWIND_DONE || n == 0))
                 return;
-        }
-        m.layout = cpython_codes_layout(p->codes);
-        if (cpython_merge(&m, s->merged, SAMPLER_MAX_FRAMES - n_inner, &n) != 0) {
-                u->status = UNWIND_PYTHON_MISMATCH;
+        u->status = status;
+        if (status != UNWIND_DONE || n == 0)
                 return;
-        }
-        for (size_t i = 0; i < n; i++)
-                if (s->merged[i].kind == FRAME_PYTHON &&
-                        !fill_frame(p, &c->python[s->merged[i].vaddr], &s->merged[i])) {
-                        u->status = UNWIND_PYTHON_MISMATCH;
-                        return;
-                }
         memcpy(frames, s->merged, n * sizeof(*frames));
         u->n_frames = n_inner + n;
 }

@@ -118,6 +118,7 @@ static void settle(Target *t)
         t->n_unstable = 0;
         t->waited_until_mono_ns = 0;
         t->other_asked = false;
+        t->python_asked = false;
         t->due_mono_ns = next_due(t, t->due_mono_ns);
         sleep_until(t, t->due_mono_ns);
 }

@@ -29,7 +29,11 @@
 
 typedef struct Command {
         TargetId id;
-        bool add;
+        enum {
+                COMMAND_REMOVE,
+                COMMAND_ADD,
+                COMMAND_PREPARE, /* of the spec, the pid alone */
+        } type;
         TargetSpec spec;
 } Command;
 
@@ -188,7 +192,11 @@ static void do_commands(Sampler *s)
         int r;
 
         while (mailbox_pop(s->commands, &c) == 0) {
-                if (!c.add) {
+                if (c.type == COMMAND_PREPARE) {
+                        process_prepare(s, c.spec.pid, mono_now_ns());
+                        continue;
+                }
+                if (c.type == COMMAND_REMOVE) {
                         Target *t = target_find(s, c.id);
 
                         if (t)
@@ -415,16 +423,23 @@ Sampler *sampler_free(Sampler *s)
 
 int sampler_add(Sampler *s, TargetId id, const TargetSpec *spec)
 {
-        Command c = {.id = id, .add = true, .spec = *spec};
+        Command c = {.id = id, .type = COMMAND_ADD, .spec = *spec};
 
         return mailbox_push(s->commands, &c) == 0 ? 0 : SAMPLER_E_BUSY;
 }
 
 int sampler_remove(Sampler *s, TargetId id)
 {
-        Command c = {.id = id};
+        Command c = {.id = id, .type = COMMAND_REMOVE};
 
         return mailbox_push(s->commands, &c) == 0 ? 0 : SAMPLER_E_BUSY;
+}
+
+void sampler_prepare(Sampler *s, pid_t pid)
+{
+        Command c = {.type = COMMAND_PREPARE, .spec.pid = pid};
+
+        mailbox_push(s->commands, &c);
 }
 
 struct Mailbox *sampler_events(Sampler *s)

@@ -61,6 +61,8 @@ enum {
 };
 int sampler_add(Sampler *s, TargetId id, const TargetSpec *spec);
 int sampler_remove(Sampler *s, TargetId id);
+/* Threads of that process may soon be sampled: what it runs is to be known by then. May be left undone. */
+void sampler_prepare(Sampler *s, pid_t pid);
 
 struct Mailbox;
 struct Mailbox *sampler_events(Sampler *s); /* of SamplerEvent, read by main */

@@ -9,6 +9,8 @@
 #include "util/error.h"
 
 #define EVAL "_PyEval_EvalFrameDefault"
+/* A function that holds all instructions is larger: 30 KiB at least. */
+#define LOOP_BYTES_MIN 8192
 
 /* What the symbols of a file tell. */
 typedef struct Found {
@@ -155,6 +157,8 @@ int cpython_binary_new(CpythonBinary **ret, Elf *elf, Elf *debug)
         if (!f.runtime || b->n_ranges == 0)
                 return CPYTHON_BINARY_E_BAD;
         b->runtime_vaddr = f.runtime;
+        b->tail_calls = b->layout.minor >= 14 &&
+                        b->ranges[0].end - b->ranges[0].start < LOOP_BYTES_MIN;
         *ret = b;
         b = NULL;
         return 0;

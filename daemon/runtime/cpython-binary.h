@@ -17,6 +17,7 @@
 typedef struct CpythonBinary {
         CpythonLayout layout;
         uint64_t runtime_vaddr; /* of _PyRuntime */
+        bool tail_calls; /* each instruction is a function of its own (3.14, by some compilers) */
         /* The interpreter loop: [start, end) in the file's addresses. More than one where the compiler
          * moved parts of it away. */
         size_t n_ranges;

@@ -93,8 +93,6 @@ CpythonCode *cpython_codes_get(CpythonCodes *c, const struct swp_python_frame *f
                 if (n->code.address == f->code && n->code.identity == f->identity)
                         return &n->code;
         }
-        if (cpython_codes_full(c))
-                return NULL;
         n = calloc(1, sizeof(*n));
         if (!n)
                 return NULL;

@@ -39,7 +39,7 @@ typedef struct CpythonCode {
         size_t n_lines;
 } CpythonCode;
 
-/* A set holds that many; then it is time for a new one. */
+/* With that many it is time for a new set. */
 #define CPYTHON_CODES_MAX 65536
 
 /* NULL: no memory. */
@@ -49,8 +49,7 @@ CpythonCodes *cpython_codes_unref(CpythonCodes *c);
 DEFINE_CLEANUP(CpythonCodes *, cpython_codes_unref)
 const CpythonLayout *cpython_codes_layout(const CpythonCodes *c);
 
-/* The code of that frame, added if need be (*ret_new). By one thread. NULL: no memory, or the set
- * is full. */
+/* The code of that frame, added if need be (*ret_new). By one thread. NULL: no memory. */
 CpythonCode *cpython_codes_get(CpythonCodes *c, const struct swp_python_frame *f, bool *ret_new);
 bool cpython_codes_full(const CpythonCodes *c);
 

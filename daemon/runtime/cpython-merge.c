@@ -5,6 +5,9 @@
 #include "runtime/cpython-merge.h"
 #include "unwind/module.h"
 
+/* System calls of a C library are some functions deep, of which the innermost have no names. */
+#define LEAVES_MAX 4
+
 bool cpython_is_eval(const Frame *frame)
 {
         return frame->kind == FRAME_CODE && frame->module && frame->module->python &&
@@ -19,11 +22,15 @@ static bool is_entry(const CpythonLayout *layout, const struct swp_python_frame 
         return layout->walk.frame_owner == SWP_PYTHON_NONE || f->owner == 1;
 }
 
-/* A greenlet's stack begins where its first switch was called: what is further out is another's. */
+static bool is_code(const Frame *frame)
+{
+        return frame->kind == FRAME_CODE && frame->module;
+}
+
+/* A greenlet's stack begins where it was first switched to: what is further out is another's. */
 static bool is_greenlet(const Frame *frame)
 {
-        return frame->kind == FRAME_CODE && frame->module &&
-               strstr(frame->module->name, "greenlet");
+        return is_code(frame) && strstr(frame->module->name, "greenlet");
 }
 
 /* Return: entries; *ret_complete: the outermost function is of one. */
@@ -39,23 +46,52 @@ static size_t count_entries(const CpythonMerge *m, bool *ret_complete)
         return n;
 }
 
-/* Return: frames of the loop among the native ones; *ret_inner: of them, those further in than the
- * frame *ret_end, where a greenlet begins. */
-static size_t count_evals(const CpythonMerge *m, size_t *ret_inner, size_t *ret_end)
-{
-        size_t n = 0;
+/* What there is to be matched. */
+typedef struct Match {
+        const CpythonMerge *m;
+        bool by_address;
+        size_t n_native;  /* that are this stack's */
+        size_t n_without; /* innermost frames of the loop that have no functions */
+        size_t n_entries;
+        size_t at; /* record that comes next */
+} Match;
 
-        *ret_end = m->n_native;
+/* By number. Return: whether they fit. */
+static bool match_numbers(Match *k)
+{
+        const CpythonMerge *m = k->m;
+        size_t n = 0, n_inner = 0, end = m->n_native;
+
         for (size_t i = 0; i < m->n_native; i++) {
-                if (n > 0 && *ret_end == m->n_native && is_greenlet(&m->native[i])) {
-                        *ret_end = i;
-                        *ret_inner = n;
+                if (n > 0 && end == m->n_native && is_greenlet(&m->native[i])) {
+                        end = i;
+                        n_inner = n;
                 }
                 n += cpython_is_eval(&m->native[i]);
         }
-        if (*ret_end == m->n_native)
-                *ret_inner = n;
-        return n;
+        if (m->partial || (n != k->n_entries && n != k->n_entries + 1)) {
+                if (end == m->n_native)
+                        return false;
+                k->n_native = end;
+                n = n_inner;
+        }
+        if (n != k->n_entries && n != k->n_entries + 1)
+                return false;
+        k->n_without = n - k->n_entries;
+        return true;
+}
+
+/* Whether the next entry was made by the native frame. */
+static bool is_entered(const Match *k, size_t i)
+{
+        const CpythonMerge *m = k->m;
+        size_t entry = k->at;
+
+        while (entry < m->n_python && !is_entry(m->layout, &m->python[entry]))
+                entry++;
+        return entry < m->n_python && i + 1 < m->n_native &&
+               m->python[entry].instr >= m->native[i].sp &&
+               m->python[entry].instr < m->native[i + 1].sp;
 }
 
 typedef struct Output {
@@ -70,46 +106,82 @@ static void put(Output *o, const Frame *frame)
         o->n++;
 }
 
-/* The functions of one entry. Return: the index behind. */
-static size_t put_entry(const CpythonMerge *m, size_t i, Output *o)
+/* The functions of the next entry. */
+static void put_entry(Match *k, Output *o)
 {
-        bool last;
+        const CpythonMerge *m = k->m;
+        bool last = k->at == m->n_python;
 
-        do {
-                last = is_entry(m->layout, &m->python[i]);
-                if (m->python[i].code)
-                        put(o, &(Frame){.kind = FRAME_PYTHON, .vaddr = i});
-                i++;
-        } while (!last && i < m->n_python);
-        return i;
+        while (!last && k->at < m->n_python) {
+                last = is_entry(m->layout, &m->python[k->at]);
+                if (m->python[k->at].code)
+                        put(o, &(Frame){.kind = FRAME_PYTHON, .vaddr = k->at});
+                k->at++;
+        }
+}
+
+/* Where instructions are functions that call each other last, the loop has another native frame
+ * above its own: the instruction's. */
+static bool is_instruction(const Match *k, size_t i)
+{
+        const Frame *f = &k->m->native[i];
+
+        return k->by_address && is_code(f) && f->module->python &&
+               ((const CpythonBinary *)f->module->python)->tail_calls &&
+               i + 1 < k->m->n_native && is_entered(k, i + 1);
+}
+
+/* Functions below the innermost one of Python, unless they are the interpreter's own. */
+static size_t count_leaves(const CpythonMerge *m)
+{
+        size_t n = 0;
+
+        while (n < m->n_native && n < LEAVES_MAX &&
+                !(is_code(&m->native[n]) && m->native[n].module->python))
+                n++;
+        return n;
+}
+
+static void put_native(const Match *k, size_t i, size_t n_leaves, Output *o)
+{
+        Frame frame = k->m->native[i];
+
+        if (k->n_entries > 0 && !k->m->mixed) {
+                if (i >= n_leaves)
+                        return;
+                if (is_code(&frame))
+                        frame.kind = FRAME_LEAF;
+        }
+        put(o, &frame);
 }
 
 int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n)
 {
+        Match k = {.m = m, .n_native = m->n_native};
         Output o = {.frames = ret, .max = max};
-        size_t n_evals, n_inner = 0, n_entries, n_native = m->n_native, at = 0, n_without;
-        bool complete;
+        size_t n_leaves = count_leaves(m);
+        bool complete, ended = !m->partial;
 
-        n_entries = count_entries(m, &complete);
-        n_evals = count_evals(m, &n_inner, &n_native);
-        if (n_entries == n_evals || n_entries + 1 == n_evals) {
-                n_native = m->n_native;
-                n_inner = n_evals;
-        }
-        if (!complete || n_entries > n_inner || n_inner - n_entries > 1)
+        k.n_entries = count_entries(m, &complete);
+        k.by_address = m->layout->walk.shim_owner && m->n_native > 0 && m->native[0].sp;
+        if (!complete || (!k.by_address && !match_numbers(&k)))
                 return CPYTHON_MERGE_E_MISMATCH;
-        n_without = n_inner - n_entries;
-        for (size_t i = 0; i < n_native; i++) {
-                if (!cpython_is_eval(&m->native[i])) {
-                        /* No Python at all, or not any more. */
-                        if (m->mixed || n_entries == 0 || i == 0)
-                                put(&o, &m->native[i]);
-                } else if (n_without > 0) {
-                        n_without--;
-                } else {
-                        at = put_entry(m, at, &o);
-                }
+        for (size_t i = 0; i < k.n_native; i++) {
+                bool eval = cpython_is_eval(&m->native[i]);
+
+                if (k.by_address ? is_entered(&k, i) : eval && k.n_without == 0)
+                        put_entry(&k, &o);
+                else if (k.by_address && k.at > 0 && k.at == m->n_python &&
+                         is_greenlet(&m->native[i]))
+                        k.n_native = i;
+                else if (eval)
+                        k.n_without -= k.n_without > 0;
+                else if (!is_instruction(&k, i))
+                        put_native(&k, i, n_leaves, &o);
         }
+        ended = ended || k.n_native < m->n_native;
+        if (k.at < m->n_python || !ended)
+                return CPYTHON_MERGE_E_MISMATCH;
         *ret_n = o.n < max ? o.n : max;
         return o.n > max ? CPYTHON_MERGE_E_TOO_DEEP : 0;
 }

@@ -13,14 +13,17 @@
  * Pure.
  *
  * Each time that C calls into Python, the interpreter loop is entered anew: one native frame of it
- * stands for all functions that Python called from there, until 3.10 for just one. So the frames of
- * the loop and the entries must be as many, or they are not of one stack. The innermost one may be
- * without functions, being entered or left.
+ * stands for all functions that Python called from there, until 3.10 for just one. Since 3.12 each
+ * entry leaves an object on the native stack, which lies in the frame of the loop: they are matched
+ * by address. Before, the frames of the loop and the entries must be as many, or they are not of one
+ * stack; the innermost one may be without functions, being entered or left.
  */
 
 typedef struct CpythonMerge {
         const CpythonLayout *layout;
-        bool mixed; /* keep all native frames but the loop's; else the innermost one alone */
+        bool mixed;   /* keep all native frames but the loop's; else the innermost one alone, unless
+                         it is the interpreter's */
+        bool partial; /* the native stack was not read up to its root */
         size_t n_native;
         const Frame *native; /* innermost first */
         size_t n_python;
@@ -37,5 +40,5 @@ enum {
  * 0, CPYTHON_MERGE_E_…. */
 int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n);
 
-/* Whether the frame is one of the interpreter loop. */
+/* Whether the frame is one of the interpreter loop, as far as symbols tell. */
 bool cpython_is_eval(const Frame *frame);

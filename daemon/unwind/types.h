@@ -52,6 +52,7 @@ struct Module;
 
 typedef enum FrameKind {
         FRAME_CODE,   /* of the program */
+        FRAME_LEAF,   /* the same: of several, the innermost one that has a name is enough */
         FRAME_KERNEL, /* pc and vaddr are a kernel address */
         FRAME_WAIT,   /* no code: pc and vaddr say what the thread waits for (symbol/wait.h) */
         FRAME_PYTHON, /* a function of Python: pc is unlike any other's, vaddr the number of the
@@ -66,5 +67,6 @@ typedef struct Frame {
         };
         uint64_t vaddr; /* address in the module's ELF terms, already lowered by 1 for callers; else
                          * pc; UINT64_MAX: no segment of the module covers it */
+        uint64_t sp; /* its stack begins there, and ends where its caller's begins; 0: not known */
         FrameKind kind;
 } Frame;
