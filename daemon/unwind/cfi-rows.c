@@ -96,8 +96,9 @@ static int rows_new_rule(CfiRows *b, const CfiRule *rule, uint64_t hash, RuleNod
 
 static int rows_rule(CfiRows *b, const CfiRule *raw, uint16_t *ret)
 {
-        unsigned slot = raw->cfa_reg + 5U * raw->moved + (unsigned)raw->cfa_offset / 8U;
-        RuleNode **recent = &b->recent[slot % CFI_RECENT_RULES], *node = *recent;
+        uint32_t key = raw->cfa_reg * 0x85ebca6bU + raw->moved * 0x9e3779b1U +
+                       (uint32_t)raw->cfa_offset * 0xc2b2ae35U;
+        RuleNode **recent = &b->recent[(key >> 16) % CFI_RECENT_RULES], *node = *recent;
         CfiRule rule;
         uint64_t hash;
         int r;
