@@ -42,6 +42,7 @@ typedef struct Entry {
         FileKey key;
         Module *module; /* a reference */
         Binary *binary; /* NULL: not readable */
+        bool full;      /* its table is not lazy */
 } Entry;
 
 struct ModuleCache {
@@ -55,6 +56,7 @@ struct ModuleCache {
 typedef struct Load {
         ModuleCache *cache;
         pid_t pid;
+        bool full;
         int root_fd; /* the process's root directory, or -1 */
         size_t n_files, n_gap_bytes;
 } Load;
@@ -102,6 +104,13 @@ ModuleCache *module_cache_free(ModuleCache *c)
         hash_table_deinit(&c->table);
         free(c);
         return NULL;
+}
+
+void module_cache_prepare_names(const ProcMap *map)
+{
+        for (size_t i = 0; i < map->n; i++)
+                if (map->mappings[i].module && map->mappings[i].module->symbols)
+                        binary_prepare(map->mappings[i].module->symbols);
 }
 
 size_t module_cache_n(const ModuleCache *c)
@@ -159,14 +168,14 @@ static void log_failure(Load *l, const char *path, const char *reason)
  * Return: 0; -EBADMSG: the file's unwind information is of no use, the entry is there nonetheless;
  * -ENOMEM.
  */
-static int entry_new(Entry **ret, const char *name, Binary *binary)
+static int entry_new(Entry **ret, const char *name, Binary *binary, bool full)
 {
         _cleanup_(entry_freep) Entry *e = calloc(1, sizeof(*e));
         _cleanup_(cfi_table_freep) CfiTable *cfi = NULL;
         BinarySegment segments[SEGMENTS_MAX];
         ModuleSegment module_segments[SEGMENTS_MAX];
         size_t n_segments = 0;
-        int r = 0;
+        int r = CFI_TABLE_E_NOT_LAZY;
 
         if (!e) {
                 binary_free(binary);
@@ -174,8 +183,16 @@ static int entry_new(Entry **ret, const char *name, Binary *binary)
         }
         list_init(&e->by_use);
         e->binary = binary;
-        if (binary) {
-                r = cfi_table_new(&cfi, binary_elf(binary), binary_debug_elf(binary));
+        if (!binary) {
+                e->full = true;
+                r = 0;
+        } else {
+                if (!full)
+                        r = cfi_table_new_lazy(&cfi, binary_elf(binary));
+                if (r == CFI_TABLE_E_NOT_LAZY) {
+                        e->full = true;
+                        r = cfi_table_new(&cfi, binary_elf(binary), binary_debug_elf(binary));
+                }
                 if (r < 0 && r != -EBADMSG)
                         return error_trace(r);
                 n_segments = binary_segments(binary, segments, SEGMENTS_MAX);
@@ -193,6 +210,25 @@ static int entry_new(Entry **ret, const char *name, Binary *binary)
         e->module->symbols = binary;
         *ret = TAKE_PTR(e);
         return r;
+}
+
+/* Reads the rest of a file of which little was read. */
+static int entry_complete(Load *l, Entry *e)
+{
+        CfiTable *cfi = NULL;
+        int r;
+
+        /* The next call goes on. */
+        if (l->n_gap_bytes >= GAP_BYTES_PER_PROCESS)
+                return 0;
+        r = cfi_table_new(&cfi, binary_elf(e->binary), binary_debug_elf(e->binary));
+        if (r < 0 && r != -EBADMSG)
+                return error_trace(r);
+        if (cfi)
+                l->n_gap_bytes += cfi_table_n_gap_bytes(cfi);
+        module_set_full(e->module, cfi);
+        e->full = true;
+        return 0;
 }
 
 static const char *base_name(const char *path)
@@ -243,7 +279,7 @@ static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *
                 if (r == BINARY_E_BAD)
                         reason = "not an x86-64 ELF file";
         }
-        r = entry_new(&e, name, binary);
+        r = entry_new(&e, name, binary, l->full);
         if (r == -EBADMSG)
                 reason = "its unwind information cannot be read";
         else if (r < 0)
@@ -371,7 +407,7 @@ static int mapping_load(Load *l, const Mapping *m, Entry **ret)
         hash = hash_bytes(&key, sizeof(key));
         *ret = cache_find(l->cache, &key, hash);
         if (*ret)
-                return 0;
+                return l->full && !(*ret)->full ? error_trace(entry_complete(l, *ret)) : 0;
         if (l->cache->table.n >= MODULES_MAX || l->n_files >= MODULES_PER_PROCESS ||
                 l->n_gap_bytes >= GAP_BYTES_PER_PROCESS) {
                 log_failure(l, m->name, "too many files, or too large ones");
@@ -403,7 +439,7 @@ static int vdso_load(ModuleCache *c, Entry **ret)
                         header->e_shoff + (size_t)header->e_shnum * header->e_shentsize, "[vdso]");
                 if (r)
                         return error_fold(r);
-                r = entry_new(&c->vdso, "[vdso]", binary);
+                r = entry_new(&c->vdso, "[vdso]", binary, true);
                 if (r)
                         return error_trace(r);
         }
@@ -456,12 +492,12 @@ static bool is_readable(int fd)
         return poll(&p, 1, 0) > 0;
 }
 
-int module_cache_load(ModuleCache *c, pid_t pid, int stop_fd, ProcMap **ret)
+int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap **ret)
 {
         _cleanup_(procmap_unrefp) ProcMap *map = NULL;
         _cleanup_(closep) int root_fd = -1;
         _cleanup_(freep) char *text = NULL;
-        Load load = {.cache = c, .pid = pid};
+        Load load = {.cache = c, .pid = pid, .full = full};
         char path[64];
         size_t size = 0;
         int r;

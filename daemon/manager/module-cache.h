@@ -12,6 +12,9 @@
  * shared. A file is what fstat says of it: device, inode, size, times of change. Not its build-id:
  * anybody can write one into a file, and would then name the frames of somebody else's. Files that
  * could not be read have a module, too, with a name alone. Symbolizer thread only.
+ *
+ * Reading all that stacks may need of a large file takes a second. The first stack needs little of
+ * it, and does not wait for the rest: modules have lazy tables at first, where that is possible.
  */
 
 typedef struct ModuleCache ModuleCache;
@@ -23,8 +26,8 @@ ModuleCache *module_cache_free(ModuleCache *c);
 DEFINE_CLEANUP(ModuleCache *, module_cache_free)
 
 /*
- * The process's map, with the modules of its executable mappings. `stop_fd`: gives up when that
- * becomes readable. Logs files that cannot be read, and counts.
+ * The process's map, with the modules of its executable mappings. `full`: no table is lazy,
+ * if time allows it. `stop_fd`: gives up when that becomes readable. Logs files that cannot be read, and counts.
  * Return: 0 (the map's reference is the caller's); MODULE_CACHE_E_GONE: there is no such process
  * (any more), or it has no user space, or stop_fd became readable; -errno.
  */
@@ -32,6 +35,9 @@ enum {
         _MODULE_CACHE_E_SUCCESS,
         MODULE_CACHE_E_GONE,
 };
-int module_cache_load(ModuleCache *c, pid_t pid, int stop_fd, ProcMap **ret);
+int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap **ret);
+
+/* Reads the symbols of the map's files ahead. */
+void module_cache_prepare_names(const ProcMap *map);
 
 size_t module_cache_n(const ModuleCache *c);

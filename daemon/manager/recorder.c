@@ -150,7 +150,7 @@ static int load_map(Recorder *r)
         e = module_cache_new(&r->modules);
         if (e)
                 return error_trace(e);
-        e = module_cache_load(r->modules, r->options->pid, -1, &r->map);
+        e = module_cache_load(r->modules, r->options->pid, true, -1, &r->map);
         if (e == MODULE_CACHE_E_GONE) {
                 log_error("process %d has ended", (int)r->options->pid);
                 return RECORDER_E_FAILED;

@@ -179,7 +179,8 @@ struct Process {
         CaptureSpace load_space;
         uint64_t map_mono_ns, load_mono_ns; /* when they were asked for */
         uint64_t load_ticket;               /* in flight, 0: none */
-        bool load_wanted;                   /* one more */
+        bool load_full;                     /* that one reads all */
+        bool load_wanted, load_wanted_full; /* one more */
         bool load_unsent;                   /* counted in n_loads_unsent */
         uint64_t unused_since_mono_ns;
         const struct CpythonBinary *python; /* of a module of `map`; NULL: it runs no Python */
@@ -198,9 +199,9 @@ void process_remove_target(Process *p, Target *t, uint64_t now_mono_ns);
 void processes_expire(Sampler *s, uint64_t now_mono_ns);
 void processes_free(Sampler *s);
 
-/* Asks for a map that is read after this call. Return: the least ticket that its answer can have.
- */
-uint64_t process_want_map(Process *p);
+/* Asks for a map that is read after this call, `full`: without lazy tables. Return: the least ticket
+ * that its answer can have. */
+uint64_t process_want_map(Process *p, bool full);
 /* Sends requests that had to wait. */
 void processes_send_loads(Sampler *s);
 /* The worker's answer; takes the reference over. */

@@ -87,6 +87,7 @@ static void count_unwound(UnwindStatus status)
                 [UNWIND_TRUNCATED] = COUNTER_STACKS_TRUNCATED,
                 [UNWIND_OTHER_STACK] = COUNTER_STACKS_TRUNCATED,
                 [UNWIND_NO_MAPPING] = COUNTER_STACKS_NO_MAPPING,
+                [UNWIND_UNREAD] = COUNTER_STACKS_NO_CFI,
                 [UNWIND_NO_CFI] = COUNTER_STACKS_NO_CFI,
                 [UNWIND_BROKEN] = COUNTER_STACKS_BROKEN,
                 [UNWIND_TOO_DEEP] = COUNTER_STACKS_TRUNCATED,
@@ -136,7 +137,8 @@ static void parked_free(Sampler *s, Parked *k)
         free(k);
 }
 
-static SampleFate park(Process *p, Target *t, const CaptureResult *c, const SampleTime *time)
+static SampleFate park(
+        Process *p, Target *t, const CaptureResult *c, const SampleTime *time, bool want_full)
 {
         Sampler *s = p->sampler;
         const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
@@ -185,13 +187,14 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
         s->n_parked++;
         s->parked_bytes += parked_size(k);
         list_append(&p->parked, &k->link);
-        k->ticket = process_want_map(p);
+        k->ticket = process_want_map(p, want_full);
         target_forget_stack(t);
         return SAMPLE_DONE;
 }
 
-/* With a map that is newer than the capture; NULL: there is none to be had. */
-static void unpark(Process *p, Parked *k, ProcMap *map)
+/* With a map that is newer than the capture; NULL: there is none to be had. `full`: no table of it is
+ * lazy. */
+static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
 {
         Sampler *s = p->sampler;
         Target *t = target_find(s, k->target);
@@ -218,6 +221,10 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
 
         if (map)
                 u = unwind(p, &c, map);
+        if (u.status == UNWIND_UNREAD && !full) {
+                k->ticket = process_want_map(p, true);
+                return;
+        }
         count_unwound(u.status);
         if (u.status == UNWIND_DONE && t && t->stack_id == k->stack_id)
                 target_set_stack(t, map, u.n_frames);
@@ -273,12 +280,12 @@ SampleFate process_take_sample(
 
         p->space = result->space;
         if (!p->map || !capture_space_equal(&p->space, &p->map_space))
-                return park(p, t, result, time);
+                return park(p, t, result, time, false);
         if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
-                process_want_map(p);
+                process_want_map(p, true);
         u = unwind(p, result, p->map);
-        if (u.status == UNWIND_NO_MAPPING)
-                return park(p, t, result, time);
+        if (u.status == UNWIND_NO_MAPPING || u.status == UNWIND_UNREAD)
+                return park(p, t, result, time, u.status == UNWIND_UNREAD);
         want_other(t, &u);
         if (u.status == UNWIND_OTHER_STACK && !result->shot && !t->other_asked) {
                 t->other_asked = true;
@@ -308,13 +315,14 @@ SampleFate process_take_sample(
 static void send_load(Process *p)
 {
         Sampler *s = p->sampler;
-        bool sent = worker_load(s->worker, p->pid, s->last_ticket + 1) == 0;
+        bool sent = worker_load(s->worker, p->pid, p->load_wanted_full, s->last_ticket + 1) == 0;
 
         if (sent) {
                 p->load_ticket = ++s->last_ticket;
                 p->load_space = p->space;
                 p->load_mono_ns = mono_now_ns();
-                p->load_wanted = false;
+                p->load_full = p->load_wanted_full;
+                p->load_wanted = p->load_wanted_full = false;
         }
         if (p->load_unsent == sent) {
                 p->load_unsent = !sent;
@@ -322,11 +330,12 @@ static void send_load(Process *p)
         }
 }
 
-uint64_t process_want_map(Process *p)
+uint64_t process_want_map(Process *p, bool full)
 {
         uint64_t ticket = p->sampler->last_ticket + 1;
 
         p->load_wanted = true;
+        p->load_wanted_full |= full;
         if (!p->load_ticket)
                 send_load(p);
         return ticket;
@@ -360,12 +369,14 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
         Process *p = process_find(s, answer->pid);
         Parked *k, *next_parked;
         ProcMap *map = answer->map;
+        bool full;
 
         if (!p || p->load_ticket != answer->ticket) {
                 procmap_unref(map);
                 return;
         }
         p->load_ticket = 0;
+        full = p->load_full;
         p->map_mono_ns = p->load_mono_ns;
         if (map) {
                 /* The same one: newest stacks that were unwound with it can be compared still. */
@@ -381,8 +392,8 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
         }
         list_for_each_safe (k, next_parked, &p->parked, link)
                 if (k->ticket <= answer->ticket)
-                        unpark(p, k, map);
-        if (p->load_wanted)
+                        unpark(p, k, map, full);
+        if (p->load_wanted && !p->load_ticket)
                 send_load(p);
 }
 
@@ -418,7 +429,7 @@ void process_prepare(Sampler *s, pid_t pid, uint64_t now_mono_ns)
         if (list_empty(&p->targets))
                 p->unused_since_mono_ns = now_mono_ns;
         if (!p->map)
-                process_want_map(p);
+                process_want_map(p, false);
 }
 
 static void process_free(Process *p)

@@ -31,6 +31,7 @@ typedef enum RequestType {
 typedef struct Request {
         RequestType type;
         pid_t pid;           /* LOAD, PREPARE */
+        bool full;           /* LOAD */
         uint64_t ticket;     /* LOAD */
         WorkerStack stack;   /* SYMBOLIZE: owned */
         CpythonCodes *codes; /* PYTHON: a reference */
@@ -76,15 +77,24 @@ static void worker_stack_drop(WorkerStack *s)
         free(s->signatures);
 }
 
-static ProcMap *do_load(Worker *w, pid_t pid)
+static ProcMap *do_load(Worker *w, pid_t pid, bool full)
 {
         ProcMap *map = NULL;
         unsigned suppressed;
-        int r = module_cache_load(w->modules, pid, w->stop_fd, &map);
+        int r = module_cache_load(w->modules, pid, full, w->stop_fd, &map);
 
         if (r < 0 && log_limit(&w->log_limit, &suppressed))
                 log_warning("the map of process %d cannot be read: %s", (int)pid, strerror(-r));
         return map;
+}
+
+static void do_prepare(Worker *w, pid_t pid)
+{
+        ProcMap *map = do_load(w, pid, true);
+
+        if (map)
+                module_cache_prepare_names(map);
+        procmap_unref(map);
 }
 
 static void do_symbolize(Worker *w, WorkerStack *stack)
@@ -110,13 +120,13 @@ static void do_request(Worker *w, Request *request)
                 reply = (WorkerMap){
                         .pid = request->pid,
                         .ticket = request->ticket,
-                        .map = do_load(w, request->pid),
+                        .map = do_load(w, request->pid, request->full),
                 };
                 if (!reply_push(w, w->maps, &reply))
                         procmap_unref(reply.map);
                 break;
         case REQUEST_PREPARE:
-                procmap_unref(do_load(w, request->pid));
+                do_prepare(w, request->pid);
                 break;
         case REQUEST_SYMBOLIZE:
                 do_symbolize(w, &request->stack);
@@ -231,11 +241,12 @@ static int request_push(Worker *w, const Request *request)
         return mailbox_push(w->requests, request) == 0 ? 0 : WORKER_E_BUSY;
 }
 
-int worker_load(Worker *w, pid_t pid, uint64_t ticket)
+int worker_load(Worker *w, pid_t pid, bool full, uint64_t ticket)
 {
         return request_push(w, &(Request){
                                        .type = REQUEST_LOAD,
                                        .pid = pid,
+                                       .full = full,
                                        .ticket = ticket,
                                });
 }

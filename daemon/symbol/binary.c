@@ -250,6 +250,13 @@ static void lines_open(Binary *b)
                 b->lines = NULL;
 }
 
+void binary_prepare(Binary *b)
+{
+        /* No memory: no names. */
+        if (!b->symbols_tried && symbols_read(b) < 0)
+                b->symbols = elf_symbols_free(b->symbols);
+}
+
 size_t binary_symbolize(Binary *b, uint64_t vaddr, bool lines, SymbolFrame *ret, size_t max)
 {
         DwarfFrame frames[SYMBOL_MAX_INLINE];
@@ -257,9 +264,7 @@ size_t binary_symbolize(Binary *b, uint64_t vaddr, bool lines, SymbolFrame *ret,
         size_t n = 0;
 
         assert(max > 0);
-        /* No memory: no names. */
-        if (!b->symbols_tried && symbols_read(b) < 0)
-                b->symbols = elf_symbols_free(b->symbols);
+        binary_prepare(b);
         if (b->symbols)
                 symbol = elf_symbols_find(b->symbols, vaddr);
         if (lines && !b->lines_tried)

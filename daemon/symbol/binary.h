@@ -42,6 +42,9 @@ int binary_new_memory(Binary **ret, const void *bytes, size_t size, const char *
 Binary *binary_free(Binary *b);
 DEFINE_CLEANUP(Binary *, binary_free)
 
+/* Reads its symbols ahead. */
+void binary_prepare(Binary *b);
+
 /* What the loader maps of the file (PT_LOAD). */
 typedef struct BinarySegment {
         uint64_t offset, vaddr, filesz;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "unwind/cfi-lazy.h"
 #include "unwind/cfi-rows.h"
 #include "util/error.h"
 #include "util/list.h"
@@ -21,6 +22,7 @@ enum {
 const CfiRule cfi_rule_none = {.cfa = CFI_CFA_NONE};
 
 struct CfiTable {
+        CfiLazy *lazy; /* or NULL, and: */
         uint64_t base; /* lowest code address of the file */
         size_t n_rows, n_rules, n_gap_bytes;
         CfiRow *rows;   /* the first pc is 0; at the end LOOK_MAX more of the last one */
@@ -96,8 +98,9 @@ static int rows_new_rule(CfiRows *b, const CfiRule *rule, uint64_t hash, RuleNod
 
 static int rows_rule(CfiRows *b, const CfiRule *raw, uint16_t *ret)
 {
-        unsigned slot = raw->cfa_reg + 5U * raw->moved + (unsigned)raw->cfa_offset / 8U;
-        RuleNode **recent = &b->recent[slot % CFI_RECENT_RULES], *node = *recent;
+        uint32_t key = raw->cfa_reg * 0x85ebca6bU + raw->moved * 0x9e3779b1U +
+                       (uint32_t)raw->cfa_offset * 0xc2b2ae35U;
+        RuleNode **recent = &b->recent[(key >> 16) % CFI_RECENT_RULES], *node = *recent;
         CfiRule rule;
         uint64_t hash;
         int r;
@@ -183,6 +186,25 @@ static void rule_set_plain(CfiRule *rule)
                 rule->plain = p;
 }
 
+void cfi_rule_finish(CfiRule *rule)
+{
+        *rule = rule_canonical(rule);
+        rule_set_plain(rule);
+}
+
+int cfi_table_of_lazy(CfiTable **ret, CfiLazy *lazy)
+{
+        CfiTable *t = calloc(1, sizeof(*t));
+
+        if (!t) {
+                cfi_lazy_free(lazy);
+                return error_origin(-ENOMEM);
+        }
+        t->lazy = lazy;
+        *ret = t;
+        return 0;
+}
+
 static int table_index(CfiTable *t)
 {
         uint32_t last = t->rows[t->n_rows - 1].pc;
@@ -261,6 +283,7 @@ CfiTable *cfi_table_free(CfiTable *t)
 {
         if (!t)
                 return NULL;
+        cfi_lazy_free(t->lazy);
         free(t->rows);
         free(t->rules);
         free(t->blocks);
@@ -297,6 +320,8 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
         _Atomic uint64_t *memo;
         uint16_t rule;
 
+        if (t->lazy)
+                return cfi_lazy_find(t->lazy, vaddr);
         if (offset > UINT32_MAX)
                 return &t->rules[0];
         memo = &t->memo[(uint32_t)offset * 0x9e3779b1U >> (32 - t->memo_bits)];
@@ -325,6 +350,8 @@ size_t cfi_table_n_gap_bytes(const CfiTable *t)
 
 size_t cfi_table_bytes(const CfiTable *t)
 {
+        if (t->lazy)
+                return sizeof(*t) + cfi_lazy_bytes(t->lazy);
         return sizeof(*t) + (t->n_rows + LOOK_MAX) * sizeof(*t->rows) +
                t->n_rules * sizeof(*t->rules) + (t->n_blocks + 1) * sizeof(*t->blocks) +
                ((size_t)1 << t->memo_bits) * sizeof(*t->memo);

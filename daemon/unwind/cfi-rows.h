@@ -50,6 +50,13 @@ bool cfi_rows_full(const CfiRows *rows);
 int cfi_rows_finish(CfiRows *rows, CfiTable **ret);
 void cfi_rows_deinit(CfiRows *rows);
 
+/* Brings a rule into the form in which a table has it. */
+void cfi_rule_finish(CfiRule *rule);
+
+/* A table that asks a CfiLazy, which it takes over in any case. Return: 0, -ENOMEM. */
+struct CfiLazy;
+int cfi_table_of_lazy(CfiTable **ret, struct CfiLazy *lazy);
+
 /* Makes room for one more element in an array that doubles: `array` points to its pointer.
  * Return: 0, -ENOMEM. */
 int cfi_reserve(void *array, size_t n, size_t *size, size_t element);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dwarf.h>
-#include <elfutils/libdw.h>
 #include <errno.h>
-#include <gelf.h>
 #include <string.h>
 
 #include "unwind/cfi-code.h"
+#include "unwind/cfi-elf.h"
 #include "unwind/cfi-gap.h"
 #include "unwind/cfi-go.h"
+#include "unwind/cfi-lazy.h"
 #include "unwind/cfi-program.h"
 #include "unwind/cfi-rows.h"
 #include "unwind/cfi-table.h"
@@ -22,11 +22,9 @@
 
 enum {
         FDES_MAX = 4 << 20,
-        CIES_MAX = 256 << 10,    /* one a compilation unit in .debug_frame */
-        CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
-        SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
-        TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
-        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 2 MiB */
+        CIES_MAX = 256 << 10, /* one a compilation unit in .debug_frame */
+        TEXT_MAX = 512 << 20, /* bytes of code, in all, in which what has no CFI is looked for */
+        GAPS_MAX = 16 << 20,  /* bytes without CFI that are read; node has 2 MiB */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
@@ -121,25 +119,15 @@ static bool builder_is_code(const Builder *b, uint64_t start, uint64_t size)
 
 static int builder_cie(Builder *b, uint64_t offset, const Dwarf_CIE *raw)
 {
-        CfiBytes program = {.p = raw->initial_instructions, .end = raw->initial_instructions_end};
-        CfiBytes augmentation = {.p = raw->augmentation_data};
-        Cie *c;
         int r;
 
-        if (augmentation.p)
-                augmentation.end = augmentation.p + raw->augmentation_data_size;
-        if (raw->return_address_register != X86_RIP || b->n_cies == CIES_MAX ||
-                program.end - program.p > CIE_PROGRAM_MAX)
+        if (b->n_cies == CIES_MAX)
                 return 0;
         r = cfi_reserve(&b->cies, b->n_cies, &b->cies_size, sizeof(*b->cies));
         if (r)
                 return error_trace(r);
-        c = &b->cies[b->n_cies];
-        *c = (Cie){.offset = offset};
-        c->cie.code_align = raw->code_alignment_factor;
-        c->cie.data_align = raw->data_alignment_factor;
-        if (cfi_cie_augmentation(&c->cie, raw->augmentation, augmentation) &&
-                cfi_cie_run(&c->cie, program) == 0)
+        b->cies[b->n_cies].offset = offset;
+        if (cfi_elf_cie(&b->cies[b->n_cies].cie, raw))
                 b->n_cies++;
         return 0;
 }
@@ -175,23 +163,14 @@ static int builder_add(Builder *b, const Fde *fde)
 
 static int builder_fde(Builder *b, size_t first_cie, const Dwarf_FDE *raw, CfiBytes bytes, bool eh)
 {
-        uint64_t start, size, skip;
-        const CfiCie *cie;
+        uint64_t start, size;
         uint32_t i;
 
         if (b->n_fdes == FDES_MAX || !builder_find_cie(b, first_cie, raw->CIE_pointer, &i))
                 return 0;
-        cie = &b->cies[i].cie;
-        if (!cfi_bytes_address(&bytes, cie->encoding, &start) ||
-                !cfi_bytes_address(&bytes, cie->encoding & 0x0f, &size) ||
+        if (!cfi_elf_fde(&b->cies[i].cie, &bytes, &start, &size) ||
                 !builder_is_code(b, start, size))
                 return 0;
-        if (cie->augmented) {
-                if (!cfi_bytes_uleb(&bytes, &skip) || skip > (uint64_t)(bytes.end - bytes.p))
-                        return 0;
-                bytes.p += skip;
-                bytes.vaddr += skip;
-        }
         return builder_add(b, &(Fde){.start = start,
                                       .end = start + size,
                                       .bytes = bytes,
@@ -206,7 +185,7 @@ static int builder_section(Builder *b, Elf *elf, Elf_Data *data, uint64_t vaddr,
         size_t first_cie = b->n_cies;
         Dwarf_Off offset = 0, next;
 
-        if (!ident || !data || !data->d_buf || data->d_size > SECTION_MAX)
+        if (!ident || !data || !data->d_buf || data->d_size > CFI_SECTION_MAX)
                 return 0;
         for (;; offset = next) {
                 Dwarf_CFI_Entry entry;
@@ -234,28 +213,6 @@ static int builder_section(Builder *b, Elf *elf, Elf_Data *data, uint64_t vaddr,
         }
 }
 
-static Elf_Scn *find_section(Elf *elf, const char *name, GElf_Shdr *ret)
-{
-        size_t names;
-
-        if (elf_getshdrstrndx(elf, &names) < 0)
-                return NULL;
-        for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
-                GElf_Shdr sh;
-                const char *n;
-
-                if (!gelf_getshdr(s, &sh))
-                        continue;
-                n = elf_strptr(elf, names, sh.sh_name);
-                if (n && strcmp(n, name) == 0 && sh.sh_type != SHT_NOBITS &&
-                        sh.sh_size <= SECTION_MAX) {
-                        *ret = sh;
-                        return s;
-                }
-        }
-        return NULL;
-}
-
 /* Without section headers .eh_frame is found as at run time: .eh_frame_hdr says where it begins; it
  * ends at its terminator, or with the segment. */
 static int builder_eh_frame_by_segment(Builder *b)
@@ -271,7 +228,7 @@ static int builder_eh_frame_by_segment(Builder *b)
                 Elf_Data *data;
 
                 if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_GNU_EH_FRAME ||
-                        ph.p_filesz < 4 || ph.p_filesz > SECTION_MAX)
+                        ph.p_filesz < 4 || ph.p_filesz > CFI_SECTION_MAX)
                         continue;
                 data = elf_getdata_rawchunk(b->elf, (int64_t)ph.p_offset, ph.p_filesz, ELF_T_BYTE);
                 if (data && data->d_buf)
@@ -292,7 +249,7 @@ static int builder_eh_frame_by_segment(Builder *b)
                 if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_LOAD)
                         continue;
                 at = vaddr - ph.p_vaddr;
-                if (at >= ph.p_filesz || ph.p_filesz - at > SECTION_MAX)
+                if (at >= ph.p_filesz || ph.p_filesz - at > CFI_SECTION_MAX)
                         continue;
                 return builder_section(b, b->elf,
                         elf_getdata_rawchunk(
@@ -306,7 +263,7 @@ static int builder_eh_frame_by_segment(Builder *b)
 static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
 {
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(elf, ".debug_frame", &sh);
+        Elf_Scn *s = cfi_elf_section(elf, ".debug_frame", &sh);
 
         *ret_found = s;
         if (!s)
@@ -314,7 +271,8 @@ static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
         if (sh.sh_flags & SHF_COMPRESSED) {
                 GElf_Chdr ch;
 
-                if (!gelf_getchdr(s, &ch) || ch.ch_size > SECTION_MAX || elf_compress(s, 0, 0) < 0)
+                if (!gelf_getchdr(s, &ch) || ch.ch_size > CFI_SECTION_MAX ||
+                        elf_compress(s, 0, 0) < 0)
                         return 0;
         }
         return builder_section(b, elf, elf_getdata(s, NULL), sh.sh_addr, false);
@@ -358,7 +316,7 @@ static bool builder_go_text(Builder *b)
 
         if (b->go.text)
                 return true;
-        if (!find_section(b->elf, ".text", &sh))
+        if (!cfi_elf_section(b->elf, ".text", &sh))
                 return false;
         b->go.text = sh.sh_addr;
         if (!go_table_goexit(&b->go, &f))
@@ -372,11 +330,11 @@ static bool builder_go_text(Builder *b)
 static int builder_go(Builder *b)
 {
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(b->elf, ".gopclntab", &sh);
+        Elf_Scn *s = cfi_elf_section(b->elf, ".gopclntab", &sh);
         Elf_Data *data;
 
         if (!s)
-                s = find_section(b->elf, ".data.rel.ro.gopclntab", &sh);
+                s = cfi_elf_section(b->elf, ".data.rel.ro.gopclntab", &sh);
         data = s ? elf_getdata(s, NULL) : NULL;
         if (!data || !data->d_buf || !go_table_init(&b->go, data->d_buf, data->d_size) ||
                 !builder_go_text(b))
@@ -423,7 +381,7 @@ static int builder_list(Builder *b, Elf *debug_elf)
 {
         bool found;
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(b->elf, ".eh_frame", &sh);
+        Elf_Scn *s = cfi_elf_section(b->elf, ".eh_frame", &sh);
         int r;
 
         if (s)
@@ -589,4 +547,17 @@ int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
         if (r == 0)
                 r = cfi_rows_finish(&b.rows, ret);
         return error_trace(r);
+}
+
+int cfi_table_new_lazy(CfiTable **ret, Elf *elf)
+{
+        CfiLazy *lazy = NULL;
+        int r;
+
+        if (!elf_usable(elf))
+                return CFI_TABLE_E_NOT_LAZY;
+        r = cfi_lazy_new(&lazy, elf);
+        if (r < 0)
+                return error_trace(r);
+        return r > 0 ? CFI_TABLE_E_NOT_LAZY : error_trace(cfi_table_of_lazy(ret, lazy));
 }

@@ -24,6 +24,7 @@ typedef enum CfiCfa {
         CFI_CFA_PLT,    /* GNU ld's PLT stubs: rsp + 8 + ((rip & 15) >= offset ? 8 : 0) */
         CFI_CFA_ROOT,   /* return address undefined: the outermost frame */
         CFI_CFA_SIGNAL, /* signal trampoline: registers lie in the rt_sigframe at rsp */
+        CFI_CFA_UNREAD, /* of a lazy table: not known yet */
 } CfiCfa;
 
 typedef enum CfiReg {
@@ -81,6 +82,15 @@ typedef struct CfiTable CfiTable;
  * usable ELF file.
  */
 int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf);
+/*
+ * The same without reading all of it: what .eh_frame has is found when it is asked for (cfi-lazy.h),
+ * all else is CFI_CFA_UNREAD. Return: 0; CFI_TABLE_E_NOT_LAZY: not possible with that file; -ENOMEM.
+ */
+enum {
+        _CFI_TABLE_E_SUCCESS,
+        CFI_TABLE_E_NOT_LAZY,
+};
+int cfi_table_new_lazy(CfiTable **ret, Elf *elf);
 CfiTable *cfi_table_free(CfiTable *t);
 DEFINE_CLEANUP(CfiTable *, cfi_table_free)
 

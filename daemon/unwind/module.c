@@ -25,9 +25,15 @@ Module *module_new(
                 memcpy(m->segments, segments, n_segments * sizeof(*segments));
         m->n_segments = n_segments;
         m->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
-        m->cfi = cfi;
+        atomic_init(&m->cfi, cfi);
         atomic_init(&m->n_refs, 1);
         return m;
+}
+
+void module_set_full(Module *m, CfiTable *cfi)
+{
+        m->lazy = m->cfi;
+        atomic_store_explicit(&m->cfi, cfi, memory_order_release);
 }
 
 Module *module_ref(Module *m)
@@ -42,6 +48,7 @@ Module *module_unref(Module *m)
         if (!m || atomic_fetch_sub_explicit(&m->n_refs, 1, memory_order_acq_rel) != 1)
                 return NULL;
         cfi_table_free(m->cfi);
+        cfi_table_free(m->lazy);
         free(m->python);
         free(m->segments);
         free(m->name);

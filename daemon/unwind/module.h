@@ -9,7 +9,8 @@
 
 /*
  * A binary (executable, library, vDSO) as unwinding needs it, shared by all processes that map the
- * same file. Immutable after creation; counted references from any thread.
+ * same file. Immutable after creation, but for a lazy table that is replaced by the full one;
+ * counted references from any thread.
  */
 
 typedef struct ModuleSegment {
@@ -18,9 +19,10 @@ typedef struct ModuleSegment {
 
 typedef struct Module {
         atomic_uint n_refs;
-        uint32_t id;   /* unique for the daemon's life time, from 1 */
-        char *name;    /* base name of the file, "[vdso]" */
-        CfiTable *cfi; /* NULL: the file could not be read */
+        uint32_t id;             /* unique for the daemon's life time, from 1 */
+        char *name;              /* base name of the file, "[vdso]" */
+        _Atomic(CfiTable *) cfi; /* NULL: the file could not be read */
+        CfiTable *lazy;          /* the one before: its rules may be in use */
         size_t n_segments;
         ModuleSegment *segments;
         void *symbols; /* the symbolizer's, owned elsewhere */
@@ -30,6 +32,12 @@ typedef struct Module {
 /* Takes over cfi and copies the rest. NULL: no memory (cfi is then still the caller's). */
 Module *module_new(
         const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments);
+/* Takes over the full table of a module whose table is lazy. One thread at a time. */
+void module_set_full(Module *m, CfiTable *cfi);
+static inline CfiTable *module_cfi(const Module *m)
+{
+        return atomic_load_explicit(&m->cfi, memory_order_acquire);
+}
 Module *module_ref(Module *m);
 Module *module_unref(Module *m);
 DEFINE_CLEANUP(Module *, module_unref)

@@ -80,7 +80,7 @@ static void remember(Walk *w, const Mapping *m, uint64_t at)
         const ModuleSegment *s = module_segment(m->module, at - m->start + m->offset, &begin, &end);
 
         w->size = 0;
-        if (!s || !m->module->cfi || map_end < m->offset)
+        if (!s || !module_cfi(m->module) || map_end < m->offset)
                 return;
         begin = begin > m->offset ? begin : m->offset;
         end = end < map_end ? end : map_end;
@@ -104,7 +104,7 @@ static Stop add_frame(Walk *w, const CfiRule **ret_rule)
                 *f = (Frame){.pc = pc, .module = w->module, .vaddr = at + w->bias,
                         .sp = w->regs.r[X86_RSP]};
                 w->result.n_frames++;
-                *ret_rule = cfi_table_find(w->module->cfi, f->vaddr);
+                *ret_rule = cfi_table_find(module_cfi(w->module), f->vaddr);
                 return GO_ON;
         }
         m = procmap_find(w->map, at);
@@ -117,7 +117,8 @@ static Stop add_frame(Walk *w, const CfiRule **ret_rule)
         if (m->module) {
                 remember(w, m, at);
                 f->vaddr = module_vaddr(m->module, at - m->start + m->offset);
-                *ret_rule = m->module->cfi ? cfi_table_find(m->module->cfi, f->vaddr) : &none;
+                *ret_rule = module_cfi(m->module) ? cfi_table_find(module_cfi(m->module), f->vaddr)
+                                                  : &none;
         } else {
                 *ret_rule = m->inode != 0 || m->special ? &none : NULL;
         }
@@ -275,6 +276,8 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
                 return GO_ON;
         if (rule->cfa == CFI_CFA_NONE)
                 return stop(w, UNWIND_NO_CFI);
+        if (rule->cfa == CFI_CFA_UNREAD)
+                return stop(w, UNWIND_UNREAD);
         if (rule->cfa == CFI_CFA_ROOT)
                 return stop(w, UNWIND_DONE);
         if (rule->cfa == CFI_CFA_SIGNAL)

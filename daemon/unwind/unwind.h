@@ -18,6 +18,7 @@ typedef enum UnwindStatus {
                              tells where it is */
         UNWIND_NO_MAPPING,  /* a pc outside of every executable mapping (perhaps the map is out of
                               date) */
+        UNWIND_UNREAD,      /* a pc of which a lazy table does not know: all is to be read first */
         UNWIND_NO_CFI,      /* a pc in a file without unwind information there */
         UNWIND_BROKEN,      /* the CFA did not rise, misaligned or wild values */
         UNWIND_TOO_DEEP,    /* max_frames reached: frames hold the innermost part */
@@ -33,7 +34,7 @@ typedef struct UnwindResult {
         uint64_t need_addr; /* UNWIND_OTHER_STACK: the stack pointer there */
         bool other;         /* the walk came to the other stack, copied or not */
         uint64_t
-                bad_pc; /* NO_MAPPING, NO_CFI, BROKEN: the pc of the frame that could not be left */
+                bad_pc; /* NO_MAPPING, UNREAD, NO_CFI, BROKEN: the pc of the frame that could not be left */
 } UnwindResult;
 
 /*

@@ -468,7 +468,7 @@ int main(int argc, char **argv)
                 die(info.reason);
         b.has_no_shots = info.stops;
         if (module_cache_new(&b.modules) != 0 ||
-                module_cache_load(b.modules, b.pid, stop_fd, &b.map) != 0)
+                module_cache_load(b.modules, b.pid, true, stop_fd, &b.map) != 0)
                 die("the process cannot be read");
         if (capturing)
                 bench_capture(&b, (unsigned)atoi(argv[3]));

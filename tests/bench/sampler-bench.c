@@ -15,7 +15,7 @@
  * The daemon's sampler and symbolizer threads, without the rest of it:
  *
  *   sampler-bench first           for each process whose number stdin has: the ms from the order to
- *                                 sample its main thread to its first stack with names
+ *                                 sample its main thread to its first stack, and to its names
  *   sampler-bench ticks PID MS    samples the main thread every 10 ms so long: the time of each
  *                                 capture on the monotonic clock, in µs modulo 10 ms, and, in the last
  *                                 line, how many were due and not had
@@ -72,6 +72,7 @@ static bool bench_first(Bench *b, pid_t pid)
 {
         uint64_t begin_ns = mono_now_ns();
         SamplerEvent e;
+        uint64_t unwound_ns;
 
         if (!add(b, pid))
                 return false;
@@ -82,9 +83,11 @@ static bool bench_first(Bench *b, pid_t pid)
                         break;
                 drop(&e);
         }
+        unwound_ns = mono_now_ns();
         if (!name(b, &e))
                 return false;
-        printf("%.3f\n", (double)(mono_now_ns() - begin_ns) / NS_PER_MS);
+        printf("%.3f %.3f\n", (double)(unwound_ns - begin_ns) / NS_PER_MS,
+                (double)(mono_now_ns() - begin_ns) / NS_PER_MS);
         sampler_remove(b->sampler, b->last_id);
         return true;
 }

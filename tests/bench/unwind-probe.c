@@ -105,7 +105,7 @@ static bool load_map(Probe *p, Process *process, const CaptureSpace *space)
 {
         ProcMap *map = NULL;
 
-        if (module_cache_load(p->modules, process->pid, p->stop_fd, &map) != 0)
+        if (module_cache_load(p->modules, process->pid, true, p->stop_fd, &map) != 0)
                 return false;
         procmap_unref(process->map);
         process->map = map;

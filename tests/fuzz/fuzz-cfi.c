@@ -73,6 +73,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                 abort();
                 walk(data, t);
         }
+        if (elf && cfi_table_new_lazy(&t, elf) == 0) {
+                for (uint64_t at = 0; at < size; at += 7)
+                        if (cfi_table_find(t, at)->cfa > CFI_CFA_UNREAD)
+                                abort();
+                walk(data, t);
+        }
         elf_end(elf);
         free(image);
         return 0;

@@ -41,7 +41,7 @@ OWNERS = [
     ("linux/perf_event.h", ["daemon/capture/*"]),
     ("libelf.h", ["daemon/unwind/*", "daemon/symbol/*", "daemon/runtime/cpython-binary.[ch]"]),
     ("gelf.h", ["daemon/unwind/*", "daemon/symbol/*", "daemon/runtime/cpython-binary.c"]),
-    ("elfutils/*", ["daemon/unwind/cfi-table.c", "daemon/symbol/*"]),
+    ("elfutils/*", ["daemon/unwind/cfi-elf.h", "daemon/symbol/*"]),
     ("dwarf.h", ["daemon/unwind/cfi-*.c", "daemon/symbol/*"]),
     ("lzma.h", ["daemon/symbol/*"]),
     ("*demangle.h", ["daemon/symbol/demangle.c"]),

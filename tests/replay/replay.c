@@ -50,6 +50,7 @@ static const char *const status_names[] = {
         [UNWIND_TRUNCATED] = "truncated",
         [UNWIND_OTHER_STACK] = "other-stack",
         [UNWIND_NO_MAPPING] = "no-mapping",
+        [UNWIND_UNREAD] = "unread",
         [UNWIND_NO_CFI] = "no-cfi",
         [UNWIND_BROKEN] = "broken",
         [UNWIND_TOO_DEEP] = "too-deep",

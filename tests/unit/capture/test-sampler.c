@@ -28,14 +28,16 @@ struct Worker {
         atomic_bool busy;  /* requests are refused */
         atomic_bool hold;  /* requests are kept until release() */
         atomic_bool blind; /* answers are NULL */
-        atomic_uint n_loads, n_refused;
+        atomic_bool lazy;  /* tables are lazy until full ones are asked for */
+        atomic_uint n_loads, n_full_loads, n_refused;
         _Atomic uint64_t held_ticket;
         atomic_int held_pid;
+        atomic_bool held_full;
 };
 
 static Worker worker;
 
-static Module *load_module(const char *path)
+static Module *load_module(const char *path, bool lazy)
 {
         Elf *elf;
         CfiTable *cfi = NULL;
@@ -50,7 +52,8 @@ static Module *load_module(const char *path)
                 return NULL;
         elf_version(EV_CURRENT);
         elf = elf_begin(fd, ELF_C_READ_MMAP, NULL);
-        if (!elf || cfi_table_new(&cfi, elf, NULL) != 0 || elf_getphdrnum(elf, &n) != 0)
+        if (!elf || (lazy ? cfi_table_new_lazy(&cfi, elf) : cfi_table_new(&cfi, elf, NULL)) != 0 ||
+                elf_getphdrnum(elf, &n) != 0)
                 cr_assert_fail("%s", path);
         for (size_t i = 0; i < n; i++)
                 if (gelf_getphdr(elf, (int)i, &phdr) && phdr.p_type == PT_LOAD && n_segments < 16)
@@ -64,12 +67,23 @@ static Module *load_module(const char *path)
         return m;
 }
 
-static ProcMap *read_map(pid_t pid)
+/* The table of a module whose table is lazy. */
+static void complete(Module *m, const char *path)
+{
+        Module *full = load_module(path, false);
+
+        module_set_full(m, full->cfi);
+        full->cfi = NULL;
+        module_unref(full);
+}
+
+static ProcMap *read_map(pid_t pid, bool full)
 {
         static char text[1 << 20];
         static struct {
                 char *path;
                 Module *module;
+                bool lazy;
         } known[256];
         ProcMap *map = NULL;
         char path[64];
@@ -94,18 +108,23 @@ static ProcMap *read_map(pid_t pid)
                         k++;
                 if (!known[k].path) {
                         known[k].path = strdup(m->name);
-                        known[k].module = load_module(m->name);
+                        known[k].lazy = atomic_load(&worker.lazy) && !full;
+                        known[k].module = load_module(m->name, known[k].lazy);
+                }
+                if (known[k].lazy && full) {
+                        complete(known[k].module, m->name);
+                        known[k].lazy = false;
                 }
                 m->module = known[k].module ? module_ref(known[k].module) : NULL;
         }
         return map;
 }
 
-static void answer(pid_t pid, uint64_t ticket)
+static void answer(pid_t pid, bool full, uint64_t ticket)
 {
         WorkerMap m = {.pid = pid,
                 .ticket = ticket,
-                .map = atomic_load(&worker.blind) ? NULL : read_map(pid)};
+                .map = atomic_load(&worker.blind) ? NULL : read_map(pid, full)};
 
         cr_assert_eq(mailbox_push(worker.maps, &m), 0);
 }
@@ -115,19 +134,21 @@ int worker_read_python(Worker *w, CpythonCodes *codes, CpythonCode *code)
         return WORKER_E_BUSY;
 }
 
-int worker_load(Worker *w, pid_t pid, uint64_t ticket)
+int worker_load(Worker *w, pid_t pid, bool full, uint64_t ticket)
 {
         if (atomic_load(&w->busy)) {
                 atomic_fetch_add(&w->n_refused, 1);
                 return WORKER_E_BUSY;
         }
         atomic_fetch_add(&w->n_loads, 1);
+        atomic_fetch_add(&w->n_full_loads, full);
         if (atomic_load(&w->hold)) {
                 cr_assert_eq(atomic_load(&w->held_ticket), 0, "two loads of one process in flight");
                 atomic_store(&w->held_pid, pid);
+                atomic_store(&w->held_full, full);
                 atomic_store(&w->held_ticket, ticket);
         } else {
-                answer(pid, ticket);
+                answer(pid, full, ticket);
         }
         return 0;
 }
@@ -146,7 +167,8 @@ static void wait_held(void)
 static void release_held(void)
 {
         atomic_store(&worker.hold, false);
-        answer(atomic_load(&worker.held_pid), atomic_exchange(&worker.held_ticket, 0));
+        answer(atomic_load(&worker.held_pid), atomic_load(&worker.held_full),
+                atomic_exchange(&worker.held_ticket, 0));
 }
 
 /* ---- the sampled thread ---- */
@@ -184,6 +206,28 @@ static void *spinner(void *userdata)
 {
         atomic_store(&tid, (int)syscall(SYS_gettid));
         spin_here();
+        return NULL;
+}
+
+/* Code without unwind information. */
+__asm__(".text\n"
+        ".fill 16, 1, 0xcc\n"
+        ".p2align 4, 0xcc\n"
+        "call_from_nowhere:\n"
+        "push %rbp\n"
+        "mov %rsp, %rbp\n"
+        "call *%rdi\n"
+        "pop %rbp\n"
+        "ret\n"
+        ".fill 16, 1, 0xcc\n"
+        ".p2align 4, 0xcc\n");
+void call_from_nowhere(void (*function)(void));
+
+static void *nowhere_sleeper(void *userdata)
+{
+        atomic_store(&tid, (int)syscall(SYS_gettid));
+        while (!atomic_load(&stop))
+                call_from_nowhere(block_here);
         return NULL;
 }
 
@@ -584,6 +628,42 @@ Test(sampler, parks_what_was_shot_before_the_map)
                 cr_assert(!e.failed);
                 drop(&e);
         }
+        end();
+}
+
+/* Lazy tables are enough for a stack, and full ones come later. */
+Test(sampler, lazy_tables)
+{
+        SamplerEvent e;
+
+        atomic_store(&worker.lazy, true);
+        begin(sleeper, UNWIND_MODE_DWARF);
+        add(1);
+        e = next_of(SAMPLER_STACK);
+        cr_assert(!e.failed && has_function(&e, sleeper));
+        drop(&e);
+        while (!atomic_load(&worker.n_full_loads)) {
+                eventfd_write(wake_fd, 1);
+                e = next_of(SAMPLER_SAMPLE);
+        }
+        cr_assert_eq(counter_get(COUNTER_STACKS_NO_CFI), 0);
+        end();
+}
+
+/* A stack that needs more than a lazy table has waits for the full one. */
+Test(sampler, lazy_tables_that_do_not_tell)
+{
+        SamplerEvent e;
+
+        atomic_store(&worker.lazy, true);
+        begin(nowhere_sleeper, UNWIND_MODE_DWARF);
+        add(1);
+        e = next_of(SAMPLER_STACK);
+        cr_assert(!e.failed && has_function(&e, nowhere_sleeper));
+        drop(&e);
+        cr_assert_eq(atomic_load(&worker.n_full_loads), 1);
+        cr_assert_eq(atomic_load(&worker.n_loads), 2);
+        cr_assert_eq(counter_get(COUNTER_STACKS_NO_CFI), 0);
         end();
 }
 

@@ -182,6 +182,97 @@ Test(cfi, as_libdw)
         cr_assert_gt(n_rows, 50000);
 }
 
+static CfiTable *lazy_table(Elf *elf)
+{
+        CfiTable *t = NULL;
+
+        cr_assert_eq(cfi_table_new_lazy(&t, elf), 0);
+        return t;
+}
+
+/* Compares both at an address. Return: whether the lazy one knows. */
+static bool agree(const char *path, const CfiTable *full, const CfiTable *lazy, uint64_t vaddr)
+{
+        const CfiRule *a = cfi_table_find(full, vaddr), *b = cfi_table_find(lazy, vaddr);
+
+        if (b->cfa == CFI_CFA_UNREAD)
+                return false;
+        cr_assert_eq(memcmp(a, b, sizeof(*a)), 0, "%s: %" PRIx64, path, vaddr);
+        cr_assert_eq(cfi_table_find(lazy, vaddr), b);
+        return true;
+}
+
+/* A lazy table says the same as the full one, of all functions that have an FDE. */
+Test(cfi, lazy_as_full)
+{
+        _cleanup_(fclosep) FILE *f = fopen("/proc/self/maps", "re");
+        char line[4096], path[4096];
+        size_t n_functions = 0, n_unread = 0;
+
+        cr_assert(f);
+        while (fgets(line, sizeof(line), f)) {
+                _cleanup_(cfi_table_freep) CfiTable *full = NULL, *lazy = NULL;
+                _cleanup_(closep) int fd = -1;
+                uint64_t hdr;
+                Elf_Data *d;
+                uint32_t n;
+                Elf *elf;
+
+                if (sscanf(line, "%*s r-xp %*s %*s %*s /%4000s", path + 1) != 1)
+                        continue;
+                path[0] = '/';
+                full = table_of_file(path);
+                fd = open(path, O_RDONLY | O_CLOEXEC);
+                elf = elf_begin(fd, ELF_C_READ_MMAP, NULL);
+                cr_assert(full && elf, "%s", path);
+                d = section(elf, ".eh_frame_hdr", &hdr);
+                memcpy(&n, (char *)d->d_buf + 8, 4);
+                for (size_t i = 0; i + 1 < n; i++) {
+                        int32_t start, next;
+
+                        memcpy(&start, (char *)d->d_buf + 12 + 8 * i, 4);
+                        memcpy(&next, (char *)d->d_buf + 20 + 8 * i, 4);
+                        if (i % 8192 == 0) {
+                                cfi_table_free(lazy);
+                                lazy = lazy_table(elf);
+                        }
+                        cr_assert(agree(path, full, lazy, hdr + start), "%s: %" PRIx64, path,
+                                hdr + start);
+                        n_functions++;
+                        n_unread += !agree(path, full, lazy, hdr + start + (next - start) / 2);
+                        n_unread += !agree(path, full, lazy, hdr + next - 1);
+                }
+                elf_end(elf);
+        }
+        cr_assert_gt(n_functions, 5000);
+        cr_assert_lt(n_unread, 2 * n_functions);
+}
+
+/* All that the table of functions does not have is unread; a file without one has no lazy table. */
+Test(cfi, lazy_knows_its_limits, .fini = check_leaks)
+{
+        static const uint64_t addresses[] = {0, 1, 1ULL << 31, 1ULL << 47, UINT64_MAX};
+        static const struct {
+                const char *path;
+                int r;
+        } files[] = {{CHAINS "omit", 0}, {CHAINS "no-hdr", CFI_TABLE_E_NOT_LAZY}};
+
+        elf_version(EV_CURRENT);
+        for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+                _cleanup_(closep) int fd = open(files[i].path, O_RDONLY | O_CLOEXEC);
+                _cleanup_(cfi_table_freep) CfiTable *t = NULL;
+                Elf *elf = elf_begin(fd, ELF_C_READ, NULL);
+
+                cr_assert_eq(cfi_table_new_lazy(&t, elf), files[i].r, "%s", files[i].path);
+                elf_end(elf);
+                if (!t)
+                        continue;
+                cr_assert_gt(cfi_table_bytes(t), 100);
+                for (size_t k = 0; k < sizeof(addresses) / sizeof(*addresses); k++)
+                        cr_assert_eq(cfi_table_find(t, addresses[k])->cfa, CFI_CFA_UNREAD);
+        }
+}
+
 /* Where .debug_frame is all there is, and where no index leads to .eh_frame. */
 Test(cfi, sections, .fini = check_leaks)
 {

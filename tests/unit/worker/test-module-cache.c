@@ -51,7 +51,7 @@ Test(module_cache, gaps_are_bounded)
                 close(fd);
         }
         cr_assert_eq(module_cache_new(&cache), 0);
-        cr_assert_eq(module_cache_load(cache, getpid(), -1, &map), 0);
+        cr_assert_eq(module_cache_load(cache, getpid(), true, -1, &map), 0);
         for (size_t i = 0; i < map->n; i++) {
                 const Mapping *m = &map->mappings[i];
 

@@ -44,16 +44,21 @@ static WorkerMap next_map(Worker *w)
         return map;
 }
 
-static ProcMap *load(Worker *w, pid_t pid)
+static ProcMap *load_some(Worker *w, pid_t pid, bool full)
 {
         static uint64_t ticket;
         WorkerMap map;
 
-        cr_assert_eq(worker_load(w, pid, ++ticket), 0);
+        cr_assert_eq(worker_load(w, pid, full, ++ticket), 0);
         map = next_map(w);
         cr_assert_eq(map.pid, pid);
         cr_assert_eq(map.ticket, ticket);
         return map.map;
+}
+
+static ProcMap *load(Worker *w, pid_t pid)
+{
+        return load_some(w, pid, true);
 }
 
 static Frame frame_at(const ProcMap *map, uint64_t pc)
@@ -119,6 +124,35 @@ static void check_own_map(const ProcMap *map)
                         n_vdso += map->mappings[i].module && map->mappings[i].module->cfi &&
                                   cfi_table_n_rows(map->mappings[i].module->cfi) > 0;
         cr_assert_eq(n_vdso, 1);
+}
+
+/* The first stack is unwound with little having been read; the rest comes to the same modules. */
+Test(worker, lazy_then_full)
+{
+        _cleanup_(worker_freep) Worker *w = new_worker(false, 500);
+        _cleanup_(procmap_unrefp) ProcMap *first = load_some(w, getpid(), false), *full = NULL;
+        uint64_t pc = (uint64_t)(uintptr_t)marked;
+        WorkerStack named;
+        Frame frame;
+        CfiRule rule;
+
+        cr_assert(first);
+        frame = frame_at(first, pc);
+        cr_assert_eq(cfi_table_n_rows(module_cfi(frame.module)), 0);
+        rule = *cfi_table_find(module_cfi(frame.module), frame.vaddr);
+        cr_assert(rule.cfa == CFI_CFA_REG && rule.cfa_reg == X86_RSP && rule.cfa_offset == 8);
+        frame = frame_at(first, pc + 1);
+        named = symbolize(w, first, &frame, 1);
+        cr_assert(named.n_signatures == 1 && strstr(named.signatures[0], "marked"));
+        free(named.signatures);
+        frame = frame_at(first, pc);
+        full = load_some(w, getpid(), true);
+        check_own_map(full);
+        cr_assert_eq(frame_at(full, pc).module, frame.module);
+        cr_assert_eq(
+                memcmp(cfi_table_find(module_cfi(frame.module), frame.vaddr), &rule, sizeof(rule)),
+                0);
+        marked(1);
 }
 
 Test(worker, own_process)
@@ -515,7 +549,7 @@ Test(worker, slow_reader)
         uint64_t n = 0;
         unsigned n_prepared = 0;
 
-        while (worker_load(w, -1, n) == 0)
+        while (worker_load(w, -1, true, n) == 0)
                 cr_assert_lt(++n, 100000);
         cr_assert_gt(n, 256);
         /* It may have taken one since. */
@@ -543,7 +577,7 @@ Test(worker, free_while_busy)
                         };
 
                         cr_assert_eq(worker_symbolize(w, &s), 0);
-                        cr_assert_eq(worker_load(w, getpid(), 1), 0);
+                        cr_assert_eq(worker_load(w, getpid(), true, 1), 0);
                 }
         }
 }
