@@ -140,8 +140,8 @@ static bool is_instruction(const Match *k, size_t i)
         const Frame *f = &k->m->native[i];
 
         return k->by_address && is_code(f) && f->module->python &&
-               ((const CpythonBinary *)f->module->python)->tail_calls &&
-               i + 1 < k->m->n_native && is_entered(k, i + 1);
+               ((const CpythonBinary *)f->module->python)->tail_calls && i + 1 < k->m->n_native &&
+               is_entered(k, i + 1);
 }
 
 /* Functions below the innermost one of Python, unless they are the interpreter's own. */

@@ -21,7 +21,7 @@
 
 typedef struct CpythonMerge {
         const CpythonLayout *layout;
-        bool mixed;   /* keep all native frames but the loop's; else the innermost one alone, unless
+        bool mixed; /* keep all native frames but the loop's; else the innermost one alone, unless
                          it is the interpreter's */
         bool partial; /* the native stack was not read up to its root: it has to be a greenlet's, which
                          begins before, or: */

@@ -131,6 +131,8 @@ class Python(SwprofdTest):
             inside = 0
             for s in snapshots:
                 names = [f[2] for f in map(FRAME.fullmatch, s["stack"]) if f]
+                if "interpreter" not in names:   # it begins, or ends
+                    continue
                 at = names.index("interpreter")
                 if names[at + 1:at + 3] == ["<module>", "in_other"]:
                     inside += 1

@@ -4,6 +4,7 @@
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -55,4 +56,6 @@ class Spans:
             function(*args)
         finally:
             self.stop(segment)
-        print(json.dumps({"name": name, "segment": segment, "start": start, "stop": time.time() * 1000}), flush=True)
+        line = json.dumps({"name": name, "segment": segment, "start": start, "stop": time.time() * 1000})
+        sys.stdout.write(line + "\n")   # at once: other threads write, too
+        sys.stdout.flush()
