@@ -111,6 +111,12 @@ static bool has_eval(const Frame *frames, size_t n)
         return false;
 }
 
+/* More of the stack is not to be had. */
+static bool is_largest(const Sampler *s, const CaptureResult *c)
+{
+        return c->copy.n >= s->max_stack_bytes;
+}
+
 /* A greenlet's stack need not be read further than to where that begins. */
 static bool is_partial(const UnwindResult *u)
 {
@@ -165,6 +171,7 @@ void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, Unwi
         CpythonMerge m = {
                 .mixed = s->python_mixed,
                 .partial = u->status != UNWIND_DONE,
+                .truncated = u->status == UNWIND_TRUNCATED && (c->shot || is_largest(s, c)),
                 .n_native = u->n_frames - n_inner,
                 .native = frames,
         };

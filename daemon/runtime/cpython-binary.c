@@ -11,6 +11,8 @@
 #define EVAL "_PyEval_EvalFrameDefault"
 /* A function that holds all instructions is larger: 30 KiB at least. */
 #define LOOP_BYTES_MIN 8192
+/* Jumps into the middle of one other function that are no accident. */
+#define COLD_JUMPS_MIN 16
 
 /* What the symbols of a file tell. */
 typedef struct Found {
@@ -21,24 +23,34 @@ typedef struct Found {
         bool has_3_8, has_3_9, has_3_10;
 } Found;
 
-/* Addresses of the file that are in a section with contents → bytes. NULL: there are not n. */
-static const void *bytes_at(Elf *elf, uint64_t vaddr, size_t n)
+/* Return: whether there is a section with contents that covers [vaddr, vaddr + n). */
+static bool find_section(Elf *elf, uint64_t vaddr, size_t n, Elf_Scn **ret, GElf_Shdr *ret_shdr)
 {
         for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
-                GElf_Shdr shdr;
-                Elf_Data *data;
-
-                if (!gelf_getshdr(scn, &shdr) || !(shdr.sh_flags & SHF_ALLOC) ||
-                        shdr.sh_type == SHT_NOBITS || vaddr < shdr.sh_addr ||
-                        vaddr - shdr.sh_addr >= shdr.sh_size ||
-                        n > shdr.sh_size - (vaddr - shdr.sh_addr))
+                if (!gelf_getshdr(scn, ret_shdr) || !(ret_shdr->sh_flags & SHF_ALLOC) ||
+                        ret_shdr->sh_type == SHT_NOBITS || vaddr < ret_shdr->sh_addr ||
+                        vaddr - ret_shdr->sh_addr >= ret_shdr->sh_size ||
+                        n > ret_shdr->sh_size - (vaddr - ret_shdr->sh_addr))
                         continue;
-                data = elf_rawdata(scn, NULL);
-                if (!data || !data->d_buf || data->d_size < shdr.sh_size)
-                        return NULL;
-                return (const uint8_t *)data->d_buf + (vaddr - shdr.sh_addr);
+                *ret = scn;
+                return true;
         }
-        return NULL;
+        return false;
+}
+
+/* NULL: there are not n bytes. */
+static const void *bytes_at(Elf *elf, uint64_t vaddr, size_t n)
+{
+        Elf_Data *data;
+        GElf_Shdr shdr;
+        Elf_Scn *scn;
+
+        if (!find_section(elf, vaddr, n, &scn, &shdr))
+                return NULL;
+        data = elf_rawdata(scn, NULL);
+        if (!data || !data->d_buf || data->d_size < shdr.sh_size)
+                return NULL;
+        return (const uint8_t *)data->d_buf + (vaddr - shdr.sh_addr);
 }
 
 static void add_range(CpythonBinary *b, uint64_t start, uint64_t size)
@@ -137,6 +149,128 @@ static int find_layout(CpythonBinary *b, const Found *f, Elf *elf)
         }
 }
 
+/* ---- the part of the loop that the compiler moved away, without a symbol ---- */
+
+/* The table of .eh_frame_hdr: where functions, and parts of such, begin, in order. */
+typedef struct Parts {
+        uint64_t base;
+        size_t n;
+        const uint8_t *table; /* of pairs of int32_t, the first of which counts from base */
+} Parts;
+
+static uint64_t part_start(const Parts *p, size_t i)
+{
+        int32_t offset;
+
+        memcpy(&offset, p->table + 8 * i, sizeof(offset));
+        return p->base + (uint64_t)(int64_t)offset;
+}
+
+static bool read_parts(Elf *elf, Parts *ret)
+{
+        size_t names, head = 12;
+
+        if (elf_getshdrstrndx(elf, &names) < 0)
+                return false;
+        for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
+                const uint8_t *bytes;
+                GElf_Shdr shdr;
+                Elf_Data *data;
+                const char *name;
+                uint32_t n;
+
+                if (!gelf_getshdr(scn, &shdr) || shdr.sh_type == SHT_NOBITS)
+                        continue;
+                name = elf_strptr(elf, names, shdr.sh_name);
+                if (!name || strcmp(name, ".eh_frame_hdr") != 0)
+                        continue;
+                data = elf_rawdata(scn, NULL);
+                if (!data || !data->d_buf || data->d_size < head)
+                        return false;
+                bytes = data->d_buf;
+                /* Version 1; a pointer and a number of four bytes; the table's are signed, and count from here. */
+                if (bytes[0] != 1 || (bytes[1] & 15) != 11 || bytes[2] != 3 || bytes[3] != 0x3b)
+                        return false;
+                memcpy(&n, bytes + 8, sizeof(n));
+                if (n > (data->d_size - head) / 8)
+                        return false;
+                *ret = (Parts){.base = shdr.sh_addr, .n = n, .table = bytes + head};
+                return n > 1;
+        }
+        return false;
+}
+
+/* The part that covers the address, or 0; the first one and the last one are not asked for. */
+static size_t find_part(const Parts *p, uint64_t vaddr)
+{
+        size_t low = 0, high = p->n - 1;
+
+        while (high - low > 1) {
+                size_t middle = low + (high - low) / 2;
+
+                if (part_start(p, middle) <= vaddr)
+                        low = middle;
+                else
+                        high = middle;
+        }
+        return part_start(p, low) < vaddr ? low : 0;
+}
+
+/* Bytes that read as a jump: "e9", or "0f 80" to "0f 8f", and a distance. Return: where it leads; 0: none. */
+static uint64_t jump_target(const uint8_t *bytes, size_t n, uint64_t vaddr)
+{
+        size_t size = bytes[0] == 0xe9                                  ? 1
+                      : n > 1 && bytes[0] == 0x0f && bytes[1] >> 4 == 8 ? 2
+                                                                        : 0;
+        int32_t distance;
+
+        if (size == 0 || n < size + sizeof(distance))
+                return 0;
+        memcpy(&distance, bytes + size, sizeof(distance));
+        return vaddr + size + sizeof(distance) + (uint64_t)(int64_t)distance;
+}
+
+/*
+ * Into a moved part there are hundreds of jumps, to anywhere in it; to other functions they lead to
+ * where these begin. Return: 0, -ENOMEM.
+ */
+static int find_cold(CpythonBinary *b, Elf *elf)
+{
+        _cleanup_(freep) uint16_t *hits = NULL;
+        uint64_t start = b->ranges[0].start, end = b->ranges[0].end;
+        const uint8_t *bytes = bytes_at(elf, start, end - start);
+        size_t best = 0;
+        GElf_Shdr text;
+        Elf_Scn *scn;
+        Parts parts;
+
+        if (!bytes || !find_section(elf, start, end - start, &scn, &text) ||
+                !read_parts(elf, &parts))
+                return 0;
+        hits = calloc(parts.n, sizeof(*hits));
+        if (!hits)
+                return error_origin(-ENOMEM);
+        for (uint64_t at = start; at < end; at++) {
+                uint64_t target = jump_target(bytes + (at - start), end - at, at);
+                size_t part;
+
+                /* Stubs of other libraries' functions are elsewhere. */
+                if (target < text.sh_addr || target - text.sh_addr >= text.sh_size ||
+                        (target >= start && target < end))
+                        continue;
+                part = find_part(&parts, target);
+                if (part == 0)
+                        continue;
+                hits[part] += hits[part] < UINT16_MAX;
+                if (hits[part] > hits[best])
+                        best = part;
+        }
+        if (best > 0 && hits[best] >= COLD_JUMPS_MIN)
+                add_range(b, part_start(&parts, best),
+                        part_start(&parts, best + 1) - part_start(&parts, best));
+        return 0;
+}
+
 int cpython_binary_new(CpythonBinary **ret, Elf *elf, Elf *debug)
 {
         _cleanup_(freep) CpythonBinary *b = calloc(1, sizeof(*b));
@@ -156,9 +290,14 @@ int cpython_binary_new(CpythonBinary **ret, Elf *elf, Elf *debug)
                 return r;
         if (!f.runtime || b->n_ranges == 0)
                 return CPYTHON_BINARY_E_BAD;
+        if (b->n_ranges == 1) {
+                r = find_cold(b, elf);
+                if (r)
+                        return error_trace(r);
+        }
         b->runtime_vaddr = f.runtime;
-        b->tail_calls = b->layout.minor >= 14 &&
-                        b->ranges[0].end - b->ranges[0].start < LOOP_BYTES_MIN;
+        b->tail_calls =
+                b->layout.minor >= 14 && b->ranges[0].end - b->ranges[0].start < LOOP_BYTES_MIN;
         *ret = b;
         b = NULL;
         return 0;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +13,17 @@
 #include "util/list.h"
 
 enum {
+        PAGE_BYTES = 4096,
         BYTES_SIZE = 16, /* PyBytesObject.ob_size, .ob_sval */
         BYTES_DATA = 32,
         LINES_MAX = 1 << 20,
 };
+
+/* proc(5), /proc/PID/pagemap */
+#define PAGEMAP_PRESENT (1ULL << 63)
+#define PAGEMAP_SWAPPED (1ULL << 62)
+#define PAGEMAP_FILE    (1ULL << 61) /* or shared */
+#define USER_END        (1ULL << 47)
 
 typedef struct Node {
         HashLink by_key;
@@ -25,6 +33,7 @@ typedef struct Node {
 struct CpythonCodes {
         atomic_uint n_refs;
         pid_t pid;
+        int pagemap_fd; /* the symbolizer's; of the memory that the process had when it was opened */
         CpythonLayout layout;
         HashTable by_key;
 };
@@ -39,6 +48,7 @@ CpythonCodes *cpython_codes_new(pid_t pid, const CpythonLayout *layout)
                 return NULL;
         atomic_init(&c->n_refs, 1);
         c->pid = pid;
+        c->pagemap_fd = -1;
         c->layout = *layout;
         return c;
 }
@@ -68,6 +78,7 @@ CpythonCodes *cpython_codes_unref(CpythonCodes *c)
                         node_free(container_of(l, Node, by_key));
                 }
         hash_table_deinit(&c->by_key);
+        closep(&c->pagemap_fd);
         free(c);
         return NULL;
 }
@@ -112,12 +123,43 @@ CpythonCode *cpython_codes_get(CpythonCodes *c, const struct swp_python_frame *f
 
 /* ---- reading ---- */
 
+/*
+ * Whether reading [address, address + n) waits for nobody: a process can have its pages served by
+ * another one, or by itself (a file system of its own, userfaultfd), and let a reader wait for ever.
+ * Pages that are in memory are there, and swapped ones are the kernel's.
+ */
+static bool is_harmless(const CpythonCodes *c, uint64_t address, size_t n)
+{
+        uint64_t first = address / PAGE_BYTES, last = (address + n - 1) / PAGE_BYTES;
+
+        if (n == 0 || address > UINT64_MAX - n || address + n > USER_END)
+                return false;
+        for (uint64_t at = first; at <= last;) {
+                uint64_t entries[64], n_entries = last - at + 1;
+                ssize_t got;
+
+                if (n_entries > 64)
+                        n_entries = 64;
+                got = pread(c->pagemap_fd, entries, n_entries * sizeof(*entries),
+                        (off_t)(at * sizeof(*entries)));
+                if (got != (ssize_t)(n_entries * sizeof(*entries)))
+                        return false;
+                for (uint64_t i = 0; i < n_entries; i++)
+                        if (!(entries[i] & PAGEMAP_PRESENT) &&
+                                (entries[i] & (PAGEMAP_SWAPPED | PAGEMAP_FILE)) != PAGEMAP_SWAPPED)
+                                return false;
+                at += n_entries;
+        }
+        return true;
+}
+
 static bool read_memory(const CpythonCode *code, uint64_t address, void *ret, size_t n)
 {
         struct iovec local = {.iov_base = ret, .iov_len = n};
         struct iovec remote = {.iov_base = (void *)address, .iov_len = n};
 
-        return process_vm_readv(code->codes->pid, &local, 1, &remote, 1, 0) == (ssize_t)n;
+        return is_harmless(code->codes, address, n) &&
+               process_vm_readv(code->codes->pid, &local, 1, &remote, 1, 0) == (ssize_t)n;
 }
 
 /* What a frame's code object was known by. */
@@ -185,11 +227,18 @@ static bool is_hidden(const CpythonCode *code)
 
 void cpython_code_read(CpythonCode *code)
 {
+        CpythonCodes *c = code->codes;
         Head before, after;
 
         if (code->state != CPYTHON_CODE_UNREAD)
                 return;
         code->state = CPYTHON_CODE_LOST;
+        if (c->pagemap_fd < 0) {
+                char path[64];
+
+                snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)c->pid);
+                c->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
+        }
         if (!read_head(code, &before) || !is_same(code, &before))
                 return;
         code->first_line = (int)before.first_line;

@@ -23,7 +23,7 @@ typedef struct CpythonCodes CpythonCodes;
 
 typedef struct CpythonCode {
         /* constant */
-        const CpythonCodes *codes;
+        CpythonCodes *codes;
         uint64_t id; /* unique for the daemon's life time */
         uint64_t address, identity;
         /* the symbolizer's */

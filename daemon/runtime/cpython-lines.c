@@ -3,10 +3,10 @@
 
 #include "runtime/cpython-lines.h"
 
-/* Lines are positive and fit into an int: what does not is as good as no line. */
+/* Lines are not negative (a module begins at 0) and fit into an int: what does not is as good as no line. */
 static int line_or(int64_t line, int first_line)
 {
-        return line > 0 && line <= INT32_MAX ? (int)line : first_line;
+        return line >= 0 && line <= INT32_MAX ? (int)line : first_line;
 }
 
 /* Until 3.9: a pair says where the next line begins. */

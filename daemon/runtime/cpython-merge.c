@@ -56,12 +56,25 @@ typedef struct Match {
         size_t at; /* record that comes next */
 } Match;
 
+/* The outermost ones are not known: as many as there are fit. */
+static bool match_innermost(const Match *k)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < k->m->n_native; i++)
+                n += cpython_is_eval(&k->m->native[i]);
+        /* Which of them has no functions, if any, is not to be told then. */
+        return !k->m->mixed && n <= k->n_entries;
+}
+
 /* By number. Return: whether they fit. */
 static bool match_numbers(Match *k)
 {
         const CpythonMerge *m = k->m;
         size_t n = 0, n_inner = 0, end = m->n_native;
 
+        if (m->truncated && match_innermost(k))
+                return true;
         for (size_t i = 0; i < m->n_native; i++) {
                 if (n > 0 && end == m->n_native && is_greenlet(&m->native[i])) {
                         end = i;
@@ -127,8 +140,8 @@ static bool is_instruction(const Match *k, size_t i)
         const Frame *f = &k->m->native[i];
 
         return k->by_address && is_code(f) && f->module->python &&
-               ((const CpythonBinary *)f->module->python)->tail_calls &&
-               i + 1 < k->m->n_native && is_entered(k, i + 1);
+               ((const CpythonBinary *)f->module->python)->tail_calls && i + 1 < k->m->n_native &&
+               is_entered(k, i + 1);
 }
 
 /* Functions below the innermost one of Python, unless they are the interpreter's own. */
@@ -179,7 +192,9 @@ int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n)
                 else if (!is_instruction(&k, i))
                         put_native(&k, i, n_leaves, &o);
         }
-        ended = ended || k.n_native < m->n_native;
+        while (m->truncated && k.at < m->n_python)
+                put_entry(&k, &o);
+        ended = ended || m->truncated || k.n_native < m->n_native;
         if (k.at < m->n_python || !ended)
                 return CPYTHON_MERGE_E_MISMATCH;
         *ret_n = o.n < max ? o.n : max;

@@ -21,9 +21,11 @@
 
 typedef struct CpythonMerge {
         const CpythonLayout *layout;
-        bool mixed;   /* keep all native frames but the loop's; else the innermost one alone, unless
+        bool mixed; /* keep all native frames but the loop's; else the innermost one alone, unless
                          it is the interpreter's */
-        bool partial; /* the native stack was not read up to its root */
+        bool partial; /* the native stack was not read up to its root: it has to be a greenlet's, which
+                         begins before, or: */
+        bool truncated; /* as far as it was copied: further out there are functions of Python only */
         size_t n_native;
         const Frame *native; /* innermost first */
         size_t n_python;

@@ -51,11 +51,15 @@ static bool pop(Mailbox *m, void *ret)
 
 static bool name(Bench *b, const SamplerEvent *stack)
 {
-        WorkerStack s = {.map = stack->map, .frames = stack->frames, .n_frames = stack->n_frames};
+        WorkerStack s = {.map = stack->map,
+                .codes = stack->codes,
+                .frames = stack->frames,
+                .n_frames = stack->n_frames};
 
         if (worker_symbolize(b->worker, &s) != 0 || !pop(worker_stacks(b->worker), &s))
                 return false;
         procmap_unref(s.map);
+        cpython_codes_unref(s.codes);
         free(s.signatures);
         return true;
 }
@@ -65,6 +69,7 @@ static void drop(const SamplerEvent *e)
         if (e->type == SAMPLER_STACK && !e->failed) {
                 free(e->frames);
                 procmap_unref(e->map);
+                cpython_codes_unref(e->codes);
         }
 }
 

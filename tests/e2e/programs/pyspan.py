@@ -4,6 +4,7 @@
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -47,13 +48,14 @@ class Spans:
     def stop(self, segment):
         self.send(4, field(1, segment) + field(2, time.monotonic_ns()))
 
-    def run(self, function, *args):
+    def run(self, name, function, *args):
         """The function within a span; what is known of it goes to standard output as a line of JSON."""
         start = time.time() * 1000
         segment = self.start()
         try:
-            result = function(*args)
+            function(*args)
         finally:
             self.stop(segment)
-        print(json.dumps({"segment": segment, "start": start, "stop": time.time() * 1000, "result": result}),
-              flush=True)
+        line = json.dumps({"name": name, "segment": segment, "start": start, "stop": time.time() * 1000})
+        sys.stdout.write(line + "\n")   # at once: other threads write, too
+        sys.stdout.flush()
