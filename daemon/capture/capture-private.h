@@ -46,7 +46,8 @@ struct CaptureThread {
         struct swp_python *python;     /* beside `shared` */
         struct swp_python next_python; /* what is to be asked for next */
         bool wants_python, new_python; /* that is to be read; it has changed */
-        int iter_fd;                   /* -1 unless pulled by iterator */
+        uint64_t end_addr; /* see capture_thread_set_end() */
+        int iter_fd;       /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */

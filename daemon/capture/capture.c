@@ -11,6 +11,10 @@
 #include "capture/capture-private.h"
 #include "util/error.h"
 
+/* So far below its end a stack is the same one still. If not, less is copied than there is at worst:
+ * it is counted, and the end is not known any more. */
+#define STACK_SPAN (8U << 20)
+
 static int new_buffers(Capture *c)
 {
         unsigned n = c->n_slots;
@@ -258,6 +262,10 @@ static CaptureStatus fire(CaptureThread *t)
         if ((!c->fp || t->wants_python) && !thread_take_buffer(t))
                 return CAPTURE_BUSY;
         /* What a shot lacks cannot be had later. */
+        if (t->end_addr) {
+                t->shared->stack_start = t->end_addr > STACK_SPAN ? t->end_addr - STACK_SPAN : 0;
+                t->shared->stack_end = t->end_addr;
+        }
         thread_request(t, c->max_stack_bytes);
         r = shot_fire(&t->shot, c->bpf, t->tid, t->slot);
         if (r == 0) {
@@ -340,6 +348,11 @@ void capture_thread_set_python(
 void capture_thread_find_python(CaptureThread *t)
 {
         t->new_python = t->wants_python;
+}
+
+void capture_thread_set_end(CaptureThread *t, uint64_t addr)
+{
+        t->end_addr = addr;
 }
 
 void capture_thread_forget(CaptureThread *t)

@@ -136,6 +136,11 @@ void capture_thread_set_python(
         CaptureThread *t, const struct swp_python_layout *layout, uint64_t interpreters);
 /* The next capture looks for the thread's states anew. */
 void capture_thread_find_python(CaptureThread *t);
+/*
+ * Shots do not copy from that address on, where the outermost frame ends; 0: they go on to whatever
+ * cannot be read. Copying is most of their time, and above main() there is much.
+ */
+void capture_thread_set_end(CaptureThread *t, uint64_t addr);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 
