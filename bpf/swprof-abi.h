@@ -32,6 +32,15 @@ enum swp_status {
         SWP_DENIED,    /* ptrace: the thread has another tracer, or a security module forbids it */
 };
 
+/* Where the Go runtime keeps what a thread runs: offsets. */
+struct swp_go {
+        __s64 g;       /* from fsbase: address of the g that runs */
+        __u32 m;       /* in a g: address of the thread's m; 0: it is no Go program */
+        __u32 curg;    /* in an m: address of the goroutine's g; its stack is [*g, *(g + 8)) */
+        __u32 sched;   /* in a g: the stack pointer that it goes on with, and behind it the pc */
+        __u32 vdso_sp; /* in an m: the same of a call of the vDSO; 0: not known */
+};
+
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
 struct swp_slot {
         /* request */
@@ -43,6 +52,7 @@ struct swp_slot {
         __u64 start_boottime; /* of the thread asked for; 0: any */
         __u64 exec_id;        /* and of the program that it runs */
         __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
+        struct swp_go go; /* or the stack of the goroutine, where the thread is on another one */
         __u32 request;    /* number of this request */
         /* answer */
         __u32 answered;     /* number of the request answered */
@@ -67,7 +77,10 @@ struct swp_slot {
         __u64 stack_start; /* the mapping that sp pointed into at the last pull */
         __u64 stack_end;
         __u64 copy_addr;    /* where the copy begins: below sp by the red zone */
-        __u64 other_end;    /* of the mapping that other_addr pointed into at the last pull */
+        __u64 other_begin;  /* other_addr, or where the copy of the goroutine's stack begins */
+        __u64 other_end;    /* of what may be copied from there */
+        __u64 go_sp;        /* the goroutine, if it is elsewhere, goes on with; 0: not known */
+        __u64 go_pc;
         __u64 orig_ax;      /* system call number, -1: none */
         __u64 regs[17];     /* in DWARF order, [16]: rip */
         __u32 state;        /* task_struct.__state */
@@ -75,7 +88,7 @@ struct swp_slot {
         __s32 ustack_id;    /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
         __s32 kstack_id;    /* SWP_F_KERNEL shots: the same for the kernel's frames */
         __u32 n_kstack;     /* SWP_F_KERNEL pulls: kernel frames, innermost first */
-        __u32 other_copied; /* bytes from other_addr, in the buffer from SWP_OTHER_AT on */
+        __u32 other_copied; /* bytes from other_begin, in the buffer from SWP_OTHER_AT on */
         __u64 kstack[SWP_MAX_KSTACK];
 };
 
@@ -97,5 +110,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 640, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 688, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

@@ -43,6 +43,7 @@ struct CaptureThread {
         uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
         uint64_t start_boottime, exec_id;
         uint64_t other_addr;
+        GoPlaces go; /* .m 0: not asked for */
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;

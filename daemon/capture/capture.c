@@ -117,6 +117,11 @@ static void thread_request(CaptureThread *t, size_t want)
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
+        s->go = (struct swp_go){.g = t->go.g,
+                .m = t->go.m,
+                .curg = t->go.curg,
+                .sched = t->go.sched,
+                .vdso_sp = t->go.vdso_sp};
         s->exec_id = t->exec_id;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
@@ -301,6 +306,11 @@ size_t capture_thread_want(const CaptureThread *t)
 void capture_thread_set_other(CaptureThread *t, uint64_t sp)
 {
         t->other_addr = sp > SWP_RED_ZONE ? sp - SWP_RED_ZONE : 0;
+}
+
+void capture_thread_set_go(CaptureThread *t, const GoPlaces *go)
+{
+        t->go = go ? *go : (GoPlaces){0};
 }
 
 void capture_thread_forget(CaptureThread *t)

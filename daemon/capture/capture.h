@@ -123,6 +123,9 @@ size_t capture_thread_want(const CaptureThread *t);
 /* From now on the stack is copied that a signal interrupted where the stack pointer was `sp`, as
  * far as half a buffer goes, and of the thread's own stack not more than that; 0: no more. */
 void capture_thread_set_other(CaptureThread *t, uint64_t sp);
+/* From now on the goroutine's stack is copied where the thread is on another one, up to half a
+ * buffer, unless another copy is asked for; NULL: no more. */
+void capture_thread_set_go(CaptureThread *t, const GoPlaces *go);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 

@@ -185,11 +185,12 @@ static int take_whole(Recorder *r, CaptureResult *ret)
         int e;
 
         capture_thread_set_other(r->thread, 0);
+        capture_thread_set_go(r->thread, r->map->go);
         e = take(r, ret);
         if (e)
                 return error_trace(e);
         u = unwind_cfi(&ret->copy, r->map, r->frames, FRAMES_MAX);
-        if (u.status != UNWIND_OTHER_STACK)
+        if (u.status != UNWIND_OTHER_STACK || u.need_addr == 0)
                 return 0;
         capture_release(r->thread);
         capture_thread_set_other(r->thread, u.need_addr);

@@ -89,8 +89,9 @@ static void count_unwound(UnwindStatus status)
 
 /* Whether a handler runs on a stack of its own, and what it interrupted is to be copied, may change
  * with each sample. */
-static void want_other(Target *t, const UnwindResult *u)
+static void want_other(Target *t, const ProcMap *map, const UnwindResult *u)
 {
+        capture_thread_set_go(t->thread, map->go);
         if (u->status == UNWIND_OTHER_STACK)
                 capture_thread_set_other(t->thread, u->need_addr);
         else if (!u->other)
@@ -191,7 +192,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         if (u.status == UNWIND_DONE && t && t->thread)
                 target_size(t);
         if (map && t && t->thread) {
-                want_other(t, &u);
+                want_other(t, map, &u);
                 if (u.status == UNWIND_OTHER_STACK)
                         capture_thread_forget(t->thread);
         }
@@ -244,7 +245,7 @@ SampleFate process_take_sample(
         u = unwind(p->sampler, result, p->map);
         if (u.status == UNWIND_NO_MAPPING)
                 return park(p, t, result, time);
-        want_other(t, &u);
+        want_other(t, p->map, &u);
         if (u.status == UNWIND_OTHER_STACK && !result->shot && !t->other_asked) {
                 t->other_asked = true;
                 return SAMPLE_LARGER;

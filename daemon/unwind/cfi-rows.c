@@ -23,6 +23,7 @@ const CfiRule cfi_rule_none = {.cfa = CFI_CFA_NONE};
 struct CfiTable {
         uint64_t base; /* lowest code address of the file */
         size_t n_rows, n_rules, n_gap_bytes;
+        GoPlaces go;
         CfiRow *rows;   /* the first pc is 0; at the end LOOK_MAX more of the last one */
         CfiRule *rules; /* the first one says CFI_CFA_NONE; at cache lines */
 
@@ -226,6 +227,7 @@ int cfi_rows_finish(CfiRows *b, CfiTable **ret)
         t->n_rules = b->n_rules;
         t->n_rows = b->n_rows;
         t->n_gap_bytes = b->n_gap_bytes;
+        t->go = b->go;
         /* Gives back what doubling took too much. */
         rows = reallocarray(b->rows, b->n_rows + LOOK_MAX, sizeof(*rows));
         if (!rows)
@@ -306,6 +308,11 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
         rule = table_search(t, (uint32_t)offset)->rule;
         atomic_store_explicit(memo, offset << 32 | MEMO_USED | rule, memory_order_relaxed);
         return &t->rules[rule];
+}
+
+const GoPlaces *cfi_table_go(const CfiTable *t)
+{
+        return t->go.m ? &t->go : NULL;
 }
 
 size_t cfi_table_n_rows(const CfiTable *t)

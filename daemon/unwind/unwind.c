@@ -34,6 +34,7 @@ typedef struct Walk {
         uint32_t valid; /* a bit for each register that is known */
         uint64_t low;   /* the next CFA is above this */
         bool exact;     /* pc is that of an instruction, not a return address */
+        bool left;      /* for the goroutine's stack, which is not done twice */
 
         Frame *frames;
         size_t n_max;
@@ -188,22 +189,31 @@ static Stop find_register(
         return GO_ON;
 }
 
-/* The stack that a signal interrupted: the same one mostly. */
+static bool copy_has(uint64_t addr, size_t n, uint64_t sp)
+{
+        return sp >= addr && sp - addr < n;
+}
+
+/* The stack that goes on at `sp`: the same one mostly. */
 static void find_stack(Walk *w, uint64_t sp)
 {
         const StackCopy *c = w->copy;
 
-        if (sp >= w->addr && sp - w->addr <= SIGNAL_SPAN_MAX)
+        if (copy_has(w->addr, w->n, sp))
                 return;
-        w->result.other = true;
-        w->addr = sp;
-        w->n = 0;
-        w->bytes = NULL;
-        if (sp < c->other_addr || sp - c->other_addr >= c->other_n)
-                return;
-        w->addr = c->other_addr;
-        w->n = c->other_n;
-        w->bytes = c->other_bytes;
+        if (copy_has(c->other_addr, c->other_n, sp)) {
+                w->addr = c->other_addr;
+                w->n = c->other_n;
+                w->bytes = c->other_bytes;
+        } else if (copy_has(c->addr, c->n, sp)) {
+                w->addr = c->addr;
+                w->n = c->n;
+                w->bytes = c->bytes;
+        } else if (sp < w->addr || sp - w->addr > SIGNAL_SPAN_MAX) {
+                w->addr = sp;
+                w->n = 0;
+                w->bytes = NULL;
+        }
 }
 
 static Stop step_signal(Walk *w)
@@ -213,6 +223,7 @@ static Stop step_signal(Walk *w)
                 X86_RIP};
         uint64_t at = w->regs.r[X86_RSP] + UCONTEXT_GREGS;
         UnwindRegs regs;
+        uint64_t addr;
 
         for (size_t i = 0; i < sizeof(order); i++)
                 if (read_word(w, at + 8 * i, &regs.r[order[i]]) != GO_ON)
@@ -220,8 +231,46 @@ static Stop step_signal(Walk *w)
         w->regs = regs;
         w->valid = ALL_VALID;
         w->low = regs.r[X86_RSP]; /* of whichever stack was interrupted */
+        addr = w->addr;
         find_stack(w, regs.r[X86_RSP]);
+        w->result.other = w->result.other || w->addr != addr;
         w->exact = true;
+        return GO_ON;
+}
+
+/* Frames of one that has left its stack. */
+static Stop step_left(Walk *w, const CfiRule *rule)
+{
+        const StackCopy *c = w->copy;
+        uint64_t cfa, pc = c->go_pc, addr = w->addr;
+
+        if (rule->cfa != CFI_CFA_OTHER && w->left)
+                return stop(w, UNWIND_BROKEN);
+        if (rule->cfa != CFI_CFA_OTHER && c->go_sp == 0) {
+                w->result.other = true;
+                w->result.need_addr = 0;
+                return stop(w, UNWIND_OTHER_STACK);
+        }
+        if (rule->cfa == CFI_CFA_OTHER && !is_valid(w, rule->cfa_reg))
+                return stop(w, UNWIND_BROKEN);
+        cfa = (rule->cfa == CFI_CFA_OTHER ? w->regs.r[rule->cfa_reg] : c->go_sp) + rule->cfa_offset;
+        if (cfa % 8 != 0)
+                return stop(w, UNWIND_BROKEN);
+        find_stack(w, cfa - 8);
+        if (w->addr == addr && cfa <= w->low)
+                return stop(w, UNWIND_BROKEN);
+        if (!w->bytes)
+                w->result.other = true;
+        if (rule->cfa != CFI_CFA_GO_CALLER && read_word(w, cfa - 8, &pc) != GO_ON)
+                return STOP;
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->left = w->left || rule->cfa != CFI_CFA_OTHER;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RSP | 1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
         return GO_ON;
 }
 
@@ -277,6 +326,8 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
                 return stop(w, UNWIND_DONE);
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return step_signal(w);
+        if (rule->cfa >= CFI_CFA_OTHER)
+                return step_left(w, rule);
         if (find_cfa(w, rule, &cfa) != GO_ON ||
                 find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
                 return STOP;

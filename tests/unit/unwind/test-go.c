@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "unwind/cfi-go.h"
+#include "unwind/cfi-go-code.h"
 
 /* A function table as Go's linker writes it, by hand. */
 
@@ -92,7 +92,7 @@ static void check(uint8_t magic)
         cr_assert(go_table_init(&t, bytes, SIZE));
         cr_assert_eq(t.n_functions, N_FUNCTIONS);
         cr_assert(go_table_function(&t, 0, &f));
-        go_program_init(&p, &t, &f);
+        go_program_init(&p, &t, &f, (CfiBytes){0});
         for (size_t i = 0; i < 3; i++) {
                 cr_assert_eq(go_program_next(&p, &start, &end, &rule), 0);
                 cr_expect_eq(start, rows[i].start);
@@ -108,7 +108,7 @@ static void check(uint8_t magic)
         for (size_t i = 1; i < N_FUNCTIONS - 1; i++) {
                 cr_assert(go_table_function(&t, i, &f));
                 cr_expect_str_eq((const char *)f.name.p, functions[i].name);
-                go_program_init(&p, &t, &f);
+                go_program_init(&p, &t, &f, (CfiBytes){0});
                 cr_assert_eq(go_program_next(&p, &start, &end, &rule), 0);
                 cr_expect_eq(rule->cfa, kinds[i], "%s", f.name);
                 cr_expect_eq(start, TEXT + i * FUNCTION_SIZE);
@@ -116,7 +116,7 @@ static void check(uint8_t magic)
                 cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
         }
         cr_assert(go_table_function(&t, N_FUNCTIONS - 1, &f));
-        go_program_init(&p, &t, &f);
+        go_program_init(&p, &t, &f, (CfiBytes){0});
         cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
 }
 
@@ -188,7 +188,7 @@ Test(go, endless_number)
         memcpy(bytes + VALUES + 1, (const uint8_t[]){0x82, 0x80, 0x80, 0x80, 0x80, 0, 4}, 7);
         cr_assert(go_table_init(&t, bytes, SIZE));
         cr_assert(go_table_function(&t, 0, &f));
-        go_program_init(&p, &t, &f);
+        go_program_init(&p, &t, &f, (CfiBytes){0});
         cr_expect_eq(go_program_next(&p, &start, &end, &rule), 1);
 }
 
@@ -231,7 +231,7 @@ Test(go, shared_list)
                 GoProgram p;
 
                 cr_assert(go_table_function(&t, i, &f));
-                go_program_init(&p, &t, &f);
+                go_program_init(&p, &t, &f, (CfiBytes){0});
                 while (go_program_next(&p, &start, &end, &rule) == 0)
                         n_steps++;
         }
@@ -263,7 +263,7 @@ Test(go, hostile)
 
                         if (!go_table_function(&t, k, &f))
                                 continue;
-                        go_program_init(&p, &t, &f);
+                        go_program_init(&p, &t, &f, (CfiBytes){0});
                         while (go_program_next(&p, &start, &end, &rule) == 0)
                                 cr_assert(start < end && end <= f.end);
                 }
