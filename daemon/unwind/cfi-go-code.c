@@ -55,7 +55,8 @@ static Flow merge(const Flow *a, const Flow *b)
 
         if (a->saved != b->saved || a->saved_offset != b->saved_offset)
                 f.saved = 0;
-        f.rdx_offset = 0;
+        if (a->rdx_offset != b->rdx_offset)
+                f.rdx_offset = 0;
         if (same(&a->now, &b->now))
                 return f;
         f.now = f.saved && (a->now.cfa == CFI_CFA_OTHER || b->now.cfa == CFI_CFA_OTHER)

@@ -67,6 +67,8 @@ static CfiRule rule_canonical(const CfiRule *rule)
 {
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return (CfiRule){.cfa = CFI_CFA_SIGNAL};
+        if (rule->cfa == CFI_CFA_GO_CALLER)
+                return (CfiRule){.cfa = CFI_CFA_GO_CALLER};
         if (rule->cfa == CFI_CFA_ROOT || rule->how[X86_RIP] == CFI_REG_UNDEF)
                 return (CfiRule){.cfa = CFI_CFA_ROOT};
         if (rule->cfa == CFI_CFA_NONE || rule->how[X86_RIP] == CFI_REG_SAME)
