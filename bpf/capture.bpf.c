@@ -217,8 +217,11 @@ static __always_inline void find_goroutine(
 
         if (!read_words(t, r, &g, sizeof(g), s->fsbase + s->go.g) ||
                 !read_words(t, r, &m, sizeof(m), g + s->go.m) ||
-                !read_words(t, r, &g, sizeof(g), m + s->go.curg) || !g ||
-                !read_words(t, r, bounds, sizeof(bounds), g))
+                !read_words(t, r, &g, sizeof(g), m + s->go.curg))
+                return;
+        if (!g)
+                s->go_sp = 1;
+        if (!g || !read_words(t, r, bounds, sizeof(bounds), g))
                 return;
         if (sp >= bounds[0] && sp < bounds[1])
                 return;

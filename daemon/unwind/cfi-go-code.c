@@ -333,13 +333,12 @@ static void find_places(GoTable *t, const GoFunction *f, CfiBytes code)
 /* The same everywhere in the function; CFI_CFA_REG: it depends. */
 static CfiCfa kind_of(const GoFunction *f)
 {
-        if (go_function_is(f, "runtime.sigreturn__sigaction") ||
-                go_function_is(f, "runtime.sigreturn"))
+        if (go_function_is_trampoline(f))
                 return CFI_CFA_SIGNAL;
         /* The handler's frame is the top one for Go, which does not look what was interrupted. */
         if (f->flags & FLAG_TOP_FRAME && !go_function_is(f, "runtime.sigtramp"))
                 return CFI_CFA_ROOT;
-        return CFI_CFA_REG;
+        return go_function_is(f, "runtime.execute") ? CFI_CFA_GO_NEXT : CFI_CFA_REG;
 }
 
 void go_program_init(GoProgram *p, GoTable *t, const GoFunction *f, CfiBytes code)
@@ -348,9 +347,10 @@ void go_program_init(GoProgram *p, GoTable *t, const GoFunction *f, CfiBytes cod
         p->kind = kind_of(f);
         p->rule.cfa = (uint8_t)p->kind;
         go_depth_init(&p->depth, t, f);
-        if (p->kind != CFI_CFA_REG)
+        if (p->kind != CFI_CFA_REG && p->kind != CFI_CFA_GO_NEXT)
                 return;
         p->stretches = (GoStretches){.n = 1, .stretches = {plain}};
+        p->stretches.stretches[0].cfa = p->kind;
         p->stretches.stretches[0].end = f->end;
         if (!go_function_sets_rsp(f))
                 return;
@@ -371,7 +371,7 @@ static void set_rule(CfiRule *rule, const GoStretch *s, int32_t depth)
                 .cfa_offset2 = s->offset2};
         if (s->cfa == CFI_CFA_NONE || s->cfa == CFI_CFA_ROOT || s->cfa == CFI_CFA_GO_CALLER)
                 return;
-        if (s->cfa == CFI_CFA_REG) {
+        if (s->cfa == CFI_CFA_REG || s->cfa == CFI_CFA_GO_NEXT) {
                 rule->cfa_reg = X86_RSP;
                 rule->cfa_offset = depth + 8;
         }
@@ -391,7 +391,7 @@ int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const 
 
         *ret_start = p->pc;
         *ret_rule = &p->rule;
-        if (p->kind != CFI_CFA_REG) {
+        if (p->kind == CFI_CFA_SIGNAL || p->kind == CFI_CFA_ROOT) {
                 *ret_end = p->pc = p->function.end;
                 return *ret_start == *ret_end;
         }

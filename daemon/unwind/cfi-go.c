@@ -72,7 +72,7 @@ bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size)
         return true;
 }
 
-bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
+static bool read_function(const GoTable *t, size_t i, GoFunction *ret)
 {
         const uint8_t *entry = t->bytes + t->functions + 8 * i, *f;
         uint64_t left = t->size - t->functions, at = u32_at(entry + 4), name, values;
@@ -99,6 +99,28 @@ bool go_function_is(const GoFunction *f, const char *name)
         size_t size = strlen(name) + 1;
 
         return (size_t)(f->name.end - f->name.p) >= size && memcmp(f->name.p, name, size) == 0;
+}
+
+bool go_function_is_trampoline(const GoFunction *f)
+{
+        return go_function_is(f, "runtime.sigreturn__sigaction") ||
+               go_function_is(f, "runtime.sigreturn");
+}
+
+bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
+{
+        GoFunction next;
+
+        if (!read_function(t, i, ret))
+                return false;
+        /* A handler returns to the trampoline's first instruction, and callers are looked for one
+         * byte before the address that is returned to. */
+        if (go_function_is_trampoline(ret))
+                ret->start--;
+        if (i + 1 < t->n_functions && read_function(t, i + 1, &next) &&
+                go_function_is_trampoline(&next) && next.start == ret->end)
+                ret->end--;
+        return ret->start < ret->end;
 }
 
 bool go_table_goexit(const GoTable *t, GoFunction *ret)

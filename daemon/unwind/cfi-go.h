@@ -41,7 +41,7 @@ typedef struct GoFunction {
 /* False: not such a table. It is cut off before the first function that is below the one before. */
 bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size);
 
-/* False: it makes no sense. */
+/* A signal trampoline begins one byte earlier. False: it makes no sense. */
 bool go_table_function(const GoTable *t, size_t i, GoFunction *ret);
 
 /* Where it says that runtime.goexit is. */
@@ -51,6 +51,8 @@ bool go_table_goexit(const GoTable *t, GoFunction *ret);
  * behind it, on which the runtime relies. */
 bool go_function_is_goexit(const GoFunction *f, CfiBytes code);
 
+/* Of signals. */
+bool go_function_is_trampoline(const GoFunction *f);
 bool go_function_sets_rsp(const GoFunction *f);
 bool go_function_is(const GoFunction *f, const char *name);
 

@@ -24,7 +24,9 @@ typedef enum CfiCfa {
         CFI_CFA_PLT,    /* GNU ld's PLT stubs: rsp + 8 + ((rip & 15) >= offset ? 8 : 0) */
         CFI_CFA_ROOT,   /* return address undefined: the outermost frame */
         CFI_CFA_SIGNAL, /* signal trampoline: registers lie in the rt_sigframe at rsp */
-        CFI_CFA_OTHER,  /* r[reg] + offset, which may be on another stack */
+        CFI_CFA_GO_NEXT, /* r[reg] + offset, in Go's scheduler, which is about to go on with another
+                            goroutine */
+        CFI_CFA_OTHER,   /* r[reg] + offset, which may be on another stack */
         CFI_CFA_GOROUTINE, /* Go's systemstack: the goroutine's stack pointer + offset */
         CFI_CFA_GO_CALLER, /* Go's morestack: the caller is where the goroutine goes on */
 } CfiCfa;

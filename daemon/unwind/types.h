@@ -46,9 +46,13 @@ typedef struct StackCopy {
         uint64_t other_addr;
         size_t other_n;
         const uint8_t *other_bytes;
-        /* What that goroutine goes on with; 0: not known. */
+        /* What that goroutine goes on with. */
         uint64_t go_sp, go_pc;
 } StackCopy;
+
+/* Instead of a StackCopy.go_sp. */
+#define GO_SP_UNKNOWN 0U
+#define GO_SP_NONE    1U /* the thread runs none now */
 
 /* Where the Go runtime of a program keeps the stack pointer of a goroutine whose thread runs
  * something else: offsets. */

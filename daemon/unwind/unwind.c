@@ -34,7 +34,7 @@ typedef struct Walk {
         uint32_t valid; /* a bit for each register that is known */
         uint64_t low;   /* the next CFA is above this */
         bool exact;     /* pc is that of an instruction, not a return address */
-        bool left;      /* for the goroutine's stack, which is not done twice */
+        bool left;      /* the goroutine was left behind, which is not done twice */
 
         Frame *frames;
         size_t n_max;
@@ -244,7 +244,10 @@ static Stop step_left(Walk *w, const CfiRule *rule)
         const StackCopy *c = w->copy;
         uint64_t cfa, pc = c->go_pc, addr = w->addr;
 
-        if (rule->cfa != CFI_CFA_OTHER && w->left)
+        /* What morestack was called for has been put off meanwhile. */
+        if (rule->cfa == CFI_CFA_GO_CALLER && (w->left || c->go_sp == GO_SP_NONE))
+                return stop(w, UNWIND_DONE);
+        if (rule->cfa == CFI_CFA_GOROUTINE && (w->left || c->go_sp == GO_SP_NONE))
                 return stop(w, UNWIND_BROKEN);
         if (rule->cfa != CFI_CFA_OTHER && c->go_sp == 0) {
                 w->result.other = true;
@@ -328,6 +331,7 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
                 return step_signal(w);
         if (rule->cfa >= CFI_CFA_OTHER)
                 return step_left(w, rule);
+        w->left = w->left || rule->cfa == CFI_CFA_GO_NEXT;
         if (find_cfa(w, rule, &cfa) != GO_ON ||
                 find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
                 return STOP;
