@@ -117,6 +117,7 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         s->fsbase = t->thread.fsbase;
         s->copied = 0;
         s->other_copied = 0;
+        s->code_copied = 0;
         s->n_kstack = 0;
         s->ustack_id = -1;
         s->kstack_id = -1;
@@ -239,6 +240,23 @@ static __always_inline void find_goroutine(
                 return;
         s->other_begin = begin - bounds[0] < SWP_RED_ZONE ? bounds[0] : begin - SWP_RED_ZONE;
         s->other_end = bounds[1];
+}
+
+/* The next instructions. */
+static __always_inline void fill_code(struct swp_slot *s, struct task_struct *t)
+{
+        struct range r = {};
+        __u64 pc = s->regs[16], n = PAGE_BYTES - (pc & (PAGE_BYTES - 1));
+
+        if (t && !find_range(t, &r, pc, 1))
+                return;
+        if (!copy(t, s->code, SWP_CODE_BYTES, pc)) {
+                s->code_copied = SWP_CODE_BYTES;
+                return;
+        }
+        barrier_var(n);
+        if (n < SWP_CODE_BYTES && !copy(t, s->code, n, pc))
+                s->code_copied = n;
 }
 
 /* The other stack that is to be copied: other_begin is 0 if there is none. */
@@ -380,6 +398,8 @@ static __always_inline __u32 pull(struct swp_slot *s, struct task_struct *t)
                 fill_stack(s, b, t);
                 if (s->other_begin)
                         fill_other(s, b, t);
+                if (s->flags & SWP_F_CODE)
+                        fill_code(s, t);
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
 
@@ -483,6 +503,8 @@ int shot(void *ctx)
                                 fill_stack(s, b, NULL);
                                 if (s->other_begin)
                                         fill_other(s, b, NULL);
+                                if (s->flags & SWP_F_CODE)
+                                        fill_code(s, NULL);
                         }
                         if (!s->copied)
                                 status = SWP_FAULT;

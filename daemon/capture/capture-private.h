@@ -44,6 +44,7 @@ struct CaptureThread {
         uint64_t start_boottime, exec_id;
         uint64_t other_addr;
         GoPlaces go; /* .m 0: not asked for */
+        bool code;
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;

@@ -141,6 +141,8 @@ static void result_fill_taken(CaptureThread *t, CaptureResult *r)
                 r->copy.other_bytes = r->copy.bytes + SWP_OTHER_AT;
                 r->copy.go_sp = s->go_sp;
                 r->copy.go_pc = s->go_pc;
+                r->copy.code = s->code;
+                r->copy.n_code = s->code_copied < SWP_CODE_BYTES ? s->code_copied : SWP_CODE_BYTES;
         }
         result_fill_turn(t, s->shot, r);
         t->known_switches = s->shot ? NOT_KNOWN : s->switches;

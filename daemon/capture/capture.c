@@ -113,7 +113,8 @@ static void thread_request(CaptureThread *t, size_t want)
         s->tid = (uint32_t)t->tid;
         s->want = (uint32_t)want;
         s->buffer = t->buffer;
-        s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0);
+        s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0) |
+                   (t->code ? SWP_F_CODE : 0);
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
@@ -311,6 +312,11 @@ void capture_thread_set_other(CaptureThread *t, uint64_t sp)
 void capture_thread_set_go(CaptureThread *t, const GoPlaces *go)
 {
         t->go = go ? *go : (GoPlaces){0};
+}
+
+void capture_thread_set_code(CaptureThread *t, bool code)
+{
+        t->code = code;
 }
 
 void capture_thread_forget(CaptureThread *t)

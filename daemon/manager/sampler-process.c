@@ -27,15 +27,14 @@ typedef struct Parked {
         TargetId target;
         uint64_t stack_id;
         EventNode *node;
-        UnwindRegs regs;
-        uint64_t addr;
-        size_t n;
+        StackCopy copy; /* without bytes: */
+        size_t n;       /* in all */
         bool pcs_only, pcs_cut;
         bool blocked, queued;
         int64_t syscall;
         size_t n_kernel_pcs;
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
-        uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
+        uint64_t bytes[]; /* of the stack, the other one and the code, or pcs_only: the pcs */
 } Parked;
 
 /* ---- unwinding ---- */
@@ -91,7 +90,7 @@ static void count_unwound(UnwindStatus status)
  * with each sample. */
 static void want_other(Target *t, const ProcMap *map, const UnwindResult *u)
 {
-        capture_thread_set_go(t->thread, map->go);
+        target_set_map(t, map);
         if (u->status == UNWIND_OTHER_STACK)
                 capture_thread_set_other(t->thread, u->need_addr);
         else if (!u->other)
@@ -119,7 +118,9 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
 {
         Sampler *s = p->sampler;
         const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
-        size_t n = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        size_t n_own = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        size_t n_other = c->pcs_only ? 0 : c->copy.other_n;
+        size_t n_code = c->pcs_only ? 0 : c->copy.n_code, n = n_own + n_other + n_code;
         Parked *k = NULL;
 
         if (s->n_parked < MAX_PARKED && s->parked_bytes + n <= MAX_PARKED_BYTES)
@@ -130,8 +131,7 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
                         .target = t->id,
                         .stack_id = s->last_stack_id + 1,
                         .node = calloc(1, sizeof(*k->node)),
-                        .regs = c->copy.regs,
-                        .addr = c->copy.addr,
+                        .copy = c->copy,
                         .n = n,
                         .pcs_only = c->pcs_only,
                         .pcs_cut = c->pcs_cut,
@@ -152,7 +152,11 @@ static SampleFate park(Process *p, Target *t, const CaptureResult *c, const Samp
                 return SAMPLE_LOST;
         }
         s->last_stack_id++;
-        memcpy(k->bytes, bytes, n);
+        memcpy(k->bytes, bytes, n_own);
+        if (n_other > 0)
+                memcpy((uint8_t *)k->bytes + n_own, c->copy.other_bytes, n_other);
+        if (n_code > 0)
+                memcpy((uint8_t *)k->bytes + n_own + n_other, c->copy.code, n_code);
         memcpy(k->kernel_pcs, c->kernel_pcs, k->n_kernel_pcs * sizeof(*k->kernel_pcs));
         s->n_parked++;
         s->parked_bytes += parked_size(k);
@@ -169,10 +173,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
         Target *t = target_find(s, k->target);
         UnwindResult u = {.status = UNWIND_NO_MAPPING};
         CaptureResult c = {
-                .copy = {.regs = k->regs,
-                        .addr = k->addr,
-                        .n = k->n,
-                        .bytes = (const uint8_t *)k->bytes},
+                .copy = k->copy,
                 .pcs_only = k->pcs_only,
                 .pcs_cut = k->pcs_cut,
                 .blocked = k->blocked,
@@ -184,6 +185,9 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                 .kernel_pcs = k->kernel_pcs,
         };
 
+        c.copy.bytes = (const uint8_t *)k->bytes;
+        c.copy.other_bytes = c.copy.bytes + c.copy.n;
+        c.copy.code = c.copy.other_bytes + c.copy.other_n;
         if (map)
                 u = unwind(s, &c, map);
         count_unwound(u.status);
@@ -197,7 +201,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map)
                         capture_thread_forget(t->thread);
         }
         /* A sleeping thread would repeat the stack that could not be had. */
-        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
+        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->copy.addr))
                 capture_thread_forget(t->thread);
         sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
                 u.status == UNWIND_DONE ? map : NULL, u.n_frames);

@@ -141,6 +141,7 @@ int procmap_parse(ProcMap **ret, const char *text, size_t size)
                 last_end = m->end;
                 p = c.end + 1;
                 map->n++;
+                map->generates_code |= m->exec && m->inode == 0 && !m->special;
         }
         if (n_lines < MAPPINGS_MAX && p != map->text + size)
                 return PROCMAP_E_MALFORMED; /* cut off within a line */

@@ -48,6 +48,9 @@ typedef struct StackCopy {
         const uint8_t *other_bytes;
         /* What that goroutine goes on with. */
         uint64_t go_sp, go_pc;
+        /* The code that was about to run; NULL: not copied. */
+        const uint8_t *code;
+        size_t n_code;
 } StackCopy;
 
 /* Instead of a StackCopy.go_sp. */

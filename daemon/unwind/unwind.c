@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "unwind/code-ahead.h"
 #include "unwind/unwind.h"
 
 enum {
@@ -395,9 +396,43 @@ static Stop step_fp(Walk *w)
         return GO_ON;
 }
 
+/* A frame that is not in place, as the code ahead says. */
+static Stop step_ahead(Walk *w, const Ahead *ahead)
+{
+        uint64_t rsp = w->regs.r[X86_RSP], cfa = rsp + (uint64_t)(int64_t)ahead->cfa_offset, pc;
+        uint64_t rbp = w->regs.r[X86_RBP];
+
+        if (cfa <= w->low)
+                return stop(w, UNWIND_BROKEN);
+        if (read_word(w, cfa - 8, &pc) != GO_ON)
+                return STOP;
+        if (ahead->kind == AHEAD_PUSHED &&
+                read_word(w, rsp + (uint64_t)(int64_t)ahead->rbp_offset, &rbp) != GO_ON)
+                return STOP;
+        if (ahead->is_rbp && rbp != w->regs.r[X86_RBP])
+                return stop(w, UNWIND_BROKEN);
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->regs.r[X86_RBP] = rbp;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
+        return GO_ON;
+}
+
 /* Generated code, of which nothing is known but that it keeps frame pointers. */
 static Stop step_generated(Walk *w)
 {
+        Ahead ahead = {0};
+
+        if (w->result.n_frames == 1)
+                ahead = code_ahead(w->copy->code, w->copy->n_code);
+        if (ahead.kind == AHEAD_FRAME)
+                return step_fp(w);
+        if (ahead.kind != AHEAD_UNKNOWN)
+                return step_ahead(w, &ahead);
         return is_frameless(w) ? stop(w, UNWIND_BROKEN) : step_fp(w);
 }
 

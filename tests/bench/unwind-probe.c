@@ -208,8 +208,10 @@ static bool probe(Probe *p, Process *process, pid_t tid)
 
         if (!t)
                 return false;
-        if (process->map || load_map(p, process, &process->space))
+        if (process->map || load_map(p, process, &process->space)) {
                 capture_thread_set_go(t->thread, process->map->go);
+                capture_thread_set_code(t->thread, process->map->generates_code);
+        }
         if (!take(p, t->thread, &c)) {
                 if (c.status == CAPTURE_GONE)
                         t->thread = capture_thread_free(t->thread);
