@@ -6,7 +6,8 @@
 typedef struct Path {
         int32_t moved;    /* rsp is up by so many bytes */
         bool rsp_lost;    /* not known: a callee may have popped its arguments */
-        bool rbp_popped;  /* from: */
+        bool popped;      /* something */
+        bool rbp_popped;  /* rbp, from: */
         int32_t rbp_from; /* the first rsp + rbp_from */
         bool called;
 } Path;
@@ -22,10 +23,11 @@ static Ahead at_return(const Path *p)
                 .rbp_offset = p->rbp_from};
 }
 
-/* "push %rbp; mov %rsp, %rbp" comes next: the return address is at rsp then. */
+/* "push %rbp; mov %rsp, %rbp" comes next: the return address is at rsp then. It may be another one
+ * than is there now, if something was popped: V8's prologues that are functions of their own. */
 static Ahead at_prologue(const Path *p)
 {
-        return p->rsp_lost || p->rbp_popped
+        return p->rsp_lost || p->popped
                        ? unknown
                        : (Ahead){.kind = AHEAD_NO_FRAME, .cfa_offset = p->moved + 8};
 }
@@ -54,6 +56,7 @@ static bool step(Path *p, const X86Insn *insn, Ahead *ret)
                 /* Behind a call that does not return another function may begin. */
                 return insn->reg != X86_INSN_RBP || !p->called;
         case X86_POP:
+                p->popped = true;
                 if (insn->reg == X86_INSN_RBP) {
                         if (p->rsp_lost || p->rbp_popped)
                                 return false;
