@@ -125,6 +125,7 @@ static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
         s->fsbase = t->thread.fsbase;
         s->copied = 0;
         s->other_copied = 0;
+        s->code_copied = 0;
         s->n_kstack = 0;
         s->ustack_id = -1;
         s->kstack_id = -1;
@@ -187,11 +188,101 @@ static long note_stack(struct task_struct *t, struct vm_area_struct *vma, struct
         return 0;
 }
 
-static long note_other(struct task_struct *t, struct vm_area_struct *vma, struct swp_slot **ctx)
+struct range {
+        __u64 start, end;
+};
+
+static long note_range(struct task_struct *t, struct vm_area_struct *vma, struct range *r)
 {
-        if (!vma->vm_file && !(vma->vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP)))
-                (*ctx)->other_end = vma->vm_end;
+        if (vma->vm_file || (vma->vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP)))
+                return 0;
+        r->start = vma->vm_start;
+        r->end = vma->vm_end;
         return 0;
+}
+
+/* Whether [addr, addr + n) is memory that the kernel has alone; *r: the last such mapping. */
+static __always_inline bool find_range(struct task_struct *t, struct range *r, __u64 addr, __u32 n)
+{
+        if (addr >= r->start && addr < r->end && r->end - addr >= n)
+                return true;
+        r->start = r->end = 0;
+        bpf_find_vma(t, addr, note_range, r, 0);
+        return addr >= r->start && addr < r->end && r->end - addr >= n;
+}
+
+static __always_inline bool read_words(
+        struct task_struct *t, struct range *r, void *dst, __u32 n, __u64 addr)
+{
+        return (!t || find_range(t, r, addr, n)) && !copy(t, dst, n, addr);
+}
+
+/* The goroutine's stack, where the thread is on another one: its own, on which the runtime and C
+ * run, or that of its signals. */
+static __always_inline void find_goroutine(
+        struct swp_slot *s, struct task_struct *t, struct range *r)
+{
+        __u64 g, m, vdso_sp = 0, begin = 0, bounds[2], sched[2], sp = s->regs[7];
+
+        if (!read_words(t, r, &g, sizeof(g), s->fsbase + s->go.g) ||
+                !read_words(t, r, &m, sizeof(m), g + s->go.m) ||
+                !read_words(t, r, &g, sizeof(g), m + s->go.curg))
+                return;
+        if (!g)
+                s->go_sp = 1;
+        if (!g || !read_words(t, r, bounds, sizeof(bounds), g))
+                return;
+        if (sp >= bounds[0] && sp < bounds[1])
+                return;
+        if (!read_words(t, r, sched, sizeof(sched), g + s->go.sched))
+                return;
+        if (s->go.vdso_sp && !read_words(t, r, &vdso_sp, sizeof(vdso_sp), m + s->go.vdso_sp))
+                return;
+        if (sched[0] >= bounds[0] && sched[0] < bounds[1]) {
+                s->go_sp = begin = sched[0];
+                s->go_pc = sched[1];
+        }
+        if (vdso_sp >= bounds[0] && vdso_sp < bounds[1] && (!begin || vdso_sp < begin))
+                begin = vdso_sp;
+        if (!begin)
+                return;
+        s->other_begin = begin - bounds[0] < SWP_RED_ZONE ? bounds[0] : begin - SWP_RED_ZONE;
+        s->other_end = bounds[1];
+}
+
+/* The next instructions. */
+static __always_inline void fill_code(struct swp_slot *s, struct task_struct *t)
+{
+        struct range r = {};
+        __u64 pc = s->regs[16], n = PAGE_BYTES - (pc & (PAGE_BYTES - 1));
+
+        if (t && !find_range(t, &r, pc, 1))
+                return;
+        if (!copy(t, s->code, SWP_CODE_BYTES, pc)) {
+                s->code_copied = SWP_CODE_BYTES;
+                return;
+        }
+        barrier_var(n);
+        if (n < SWP_CODE_BYTES && !copy(t, s->code, n, pc))
+                s->code_copied = n;
+}
+
+/* The other stack that is to be copied: other_begin is 0 if there is none. */
+static __always_inline void find_other(struct swp_slot *s, struct task_struct *t)
+{
+        struct range r = {};
+
+        s->other_begin = s->other_addr;
+        s->other_end = ~0ULL;
+        s->go_sp = s->go_pc = 0;
+        if (!s->other_addr && s->go.m)
+                find_goroutine(s, t, &r);
+        if (!t || !s->other_begin)
+                return;
+        if (!find_range(t, &r, s->other_begin, 1))
+                s->other_end = 0;
+        else if (s->other_end > r.end)
+                s->other_end = r.end;
 }
 
 /* Return: SWP_COPIED: may be copied, SWP_UNSTABLE: the mappings are being changed, SWP_FAULT. */
@@ -224,7 +315,7 @@ static __always_inline void fill_stack(
         s->copy_addr = begin;
         if (n > SWP_STACK_BYTES)
                 n = SWP_STACK_BYTES;
-        if (s->other_addr && n > SWP_OTHER_AT)
+        if (s->other_begin && n > SWP_OTHER_AT)
                 n = SWP_OTHER_AT;
         barrier_var(n);
         if (n > SWP_STACK_BYTES)
@@ -252,12 +343,11 @@ static __always_inline void fill_stack(
         }
 }
 
-/* Copies the stack that a signal interrupted, page by page up to `end`, or the first that cannot be
- * read. */
+/* Copies the other stack, page by page up to its end, or the first that cannot be read. */
 static __always_inline void fill_other(
-        struct swp_slot *s, struct swp_buffer *b, struct task_struct *t, __u64 end)
+        struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
-        __u64 begin = s->other_addr, n = SWP_OTHER_BYTES, offset = 0;
+        __u64 begin = s->other_begin, end = s->other_end, n = SWP_OTHER_BYTES, offset = 0;
 
         if (begin >= end)
                 return;
@@ -314,14 +404,12 @@ static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_st
         if (index != SWP_NO_BUFFER)
                 b = bpf_map_lookup_elem(&buffers, &index);
         if (b && found == SWP_COPIED) {
+                find_other(s, t);
                 fill_stack(s, b, t);
-                s->other_end = 0;
-                if (s->other_addr) {
-                        struct swp_slot *noted = s;
-
-                        bpf_find_vma(t, s->other_addr, note_other, &noted, 0);
-                        fill_other(s, b, t, s->other_end);
-                }
+                if (s->other_begin)
+                        fill_other(s, b, t);
+                if (s->flags & SWP_F_CODE)
+                        fill_code(s, t);
                 fill_python(slot, s, b, t);
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
@@ -422,9 +510,12 @@ int shot(void *ctx)
                                 status = SWP_UNSTABLE;
                 } else {
                         if (b) {
+                                find_other(s, NULL);
                                 fill_stack(s, b, NULL);
-                                if (s->other_addr)
-                                        fill_other(s, b, NULL, ~0ULL);
+                                if (s->other_begin)
+                                        fill_other(s, b, NULL);
+                                if (s->flags & SWP_F_CODE)
+                                        fill_code(s, NULL);
                         }
                         if (!s->copied)
                                 status = SWP_FAULT;

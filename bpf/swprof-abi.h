@@ -17,6 +17,7 @@
 #define SWP_NO_BUFFER   0xffffffffU
 #define SWP_OTHER_BYTES (SWP_STACK_BYTES / 2) /* of another stack: the buffer's second half */
 #define SWP_OTHER_AT    (SWP_STACK_BYTES - SWP_OTHER_BYTES)
+#define SWP_CODE_BYTES  64 /* of code at the pc */
 #define SWP_MAX_KSTACK  32 /* kernel frames kept */
 #define SWP_MAX_USTACK \
         127 /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
@@ -34,6 +35,15 @@ enum swp_status {
         SWP_DENIED,    /* ptrace: the thread has another tracer, or a security module forbids it */
 };
 
+/* Where the Go runtime keeps what a thread runs: offsets. */
+struct swp_go {
+        __s64 g;       /* from fsbase: address of the g that runs */
+        __u32 m;       /* in a g: address of the thread's m; 0: it is no Go program */
+        __u32 curg;    /* in an m: address of the goroutine's g; its stack is [*g, *(g + 8)) */
+        __u32 sched;   /* in a g: the stack pointer that it goes on with, and behind it the pc */
+        __u32 vdso_sp; /* in an m: the same of a call of the vDSO; 0: not known */
+};
+
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
 struct swp_slot {
         /* request */
@@ -45,6 +55,7 @@ struct swp_slot {
         __u64 start_boottime; /* of the thread asked for; 0: any */
         __u64 exec_id;        /* and of the program that it runs */
         __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
+        struct swp_go go; /* or the stack of the goroutine, where the thread is on another one */
         __u32 request;    /* number of this request */
         /* answer */
         __u32 answered;     /* number of the request answered */
@@ -69,7 +80,10 @@ struct swp_slot {
         __u64 stack_start; /* the mapping that sp pointed into at the last pull */
         __u64 stack_end;
         __u64 copy_addr;    /* where the copy begins: below sp by the red zone */
-        __u64 other_end;    /* of the mapping that other_addr pointed into at the last pull */
+        __u64 other_begin;  /* other_addr, or where the copy of the goroutine's stack begins */
+        __u64 other_end;    /* of what may be copied from there */
+        __u64 go_sp;        /* the goroutine, if it is elsewhere, goes on with; 0: not known, 1: none */
+        __u64 go_pc;
         __u64 orig_ax;      /* system call number, -1: none */
         __u64 regs[17];     /* in DWARF order, [16]: rip */
         __u32 state;        /* task_struct.__state */
@@ -77,11 +91,14 @@ struct swp_slot {
         __s32 ustack_id;    /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
         __s32 kstack_id;    /* SWP_F_KERNEL shots: the same for the kernel's frames */
         __u32 n_kstack;     /* SWP_F_KERNEL pulls: kernel frames, innermost first */
-        __u32 other_copied; /* bytes from other_addr, in the buffer from SWP_OTHER_AT on */
+        __u32 other_copied; /* bytes from other_begin, in the buffer from SWP_OTHER_AT on */
         __u64 kstack[SWP_MAX_KSTACK];
+        __u64 code_copied; /* SWP_F_CODE: bytes of code from regs[16] on */
+        __u8 code[SWP_CODE_BYTES];
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
+#define SWP_F_CODE   4U /* the code that it is about to run, too, where that is in no file */
 #define SWP_F_FP     2U /* a shot walks frame pointers into the stack-trace map, and copies nothing */
 #define SWP_F_PYTHON 4U /* frames of CPython, too: the slot's struct swp_python says how */
 
@@ -101,5 +118,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 640, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 760, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

@@ -47,7 +47,9 @@ struct CaptureThread {
         struct swp_python next_python; /* what is to be asked for next */
         bool wants_python, new_python; /* that is to be read; it has changed */
         uint64_t end_addr; /* see capture_thread_set_end() */
-        int iter_fd;       /* -1 unless pulled by iterator */
+        GoPlaces go; /* .m 0: not asked for */
+        bool code;
+        int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */

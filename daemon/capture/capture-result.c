@@ -148,10 +148,14 @@ static void result_fill_taken(CaptureThread *t, CaptureResult *r)
         if (t->buffer != SWP_NO_BUFFER && !r->pcs_only) {
                 r->copy.bytes = thread_buffer(t);
                 r->copy.n = s->copied < SWP_STACK_BYTES ? s->copied : SWP_STACK_BYTES;
-                r->copy.other_addr = s->other_addr;
+                r->copy.other_addr = s->other_begin;
                 r->copy.other_n =
                         s->other_copied < SWP_OTHER_BYTES ? s->other_copied : SWP_OTHER_BYTES;
                 r->copy.other_bytes = r->copy.bytes + SWP_OTHER_AT;
+                r->copy.go_sp = s->go_sp;
+                r->copy.go_pc = s->go_pc;
+                r->copy.code = s->code;
+                r->copy.n_code = s->code_copied < SWP_CODE_BYTES ? s->code_copied : SWP_CODE_BYTES;
         }
         result_fill_python(t, r);
         result_fill_turn(t, s->shot, r);

@@ -131,7 +131,7 @@ static void thread_request(CaptureThread *t, size_t want)
         s->want = (uint32_t)want;
         s->buffer = t->buffer;
         s->flags = (c->kernel_frames ? SWP_F_KERNEL : 0) | (c->fp ? SWP_F_FP : 0) |
-                   (t->wants_python ? SWP_F_PYTHON : 0);
+                   (t->wants_python ? SWP_F_PYTHON : 0) | (t->code ? SWP_F_CODE : 0);
         if (t->new_python) {
                 *t->python = t->next_python;
                 t->new_python = false;
@@ -139,6 +139,11 @@ static void thread_request(CaptureThread *t, size_t want)
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
+        s->go = (struct swp_go){.g = t->go.g,
+                .m = t->go.m,
+                .curg = t->go.curg,
+                .sched = t->go.sched,
+                .vdso_sp = t->go.vdso_sp};
         s->exec_id = t->exec_id;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
@@ -353,6 +358,16 @@ void capture_thread_find_python(CaptureThread *t)
 void capture_thread_set_end(CaptureThread *t, uint64_t addr)
 {
         t->end_addr = addr;
+}
+
+void capture_thread_set_go(CaptureThread *t, const GoPlaces *go)
+{
+        t->go = go ? *go : (GoPlaces){0};
+}
+
+void capture_thread_set_code(CaptureThread *t, bool code)
+{
+        t->code = code;
 }
 
 void capture_thread_forget(CaptureThread *t)

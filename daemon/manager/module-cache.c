@@ -527,8 +527,11 @@ int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap
                 if (r < 0)
                         log_failure(&load, m->name, strerrordesc_np(-r));
                 r = 0;
-                if (e)
-                        m->module = module_ref(e->module);
+                if (!e)
+                        continue;
+                m->module = module_ref(e->module);
+                if (!map->go && m->module->cfi)
+                        map->go = cfi_table_go(m->module->cfi);
         }
         cache_evict(c);
         *ret = TAKE_PTR(map);

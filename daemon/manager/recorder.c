@@ -160,7 +160,7 @@ static int load_map(Recorder *r)
 
 static int keep(Recorder *r, const CaptureResult *c)
 {
-        uint8_t *bytes = malloc(c->copy.n + c->copy.other_n ?: 1);
+        uint8_t *bytes = malloc(c->copy.n + c->copy.other_n + c->copy.n_code ?: 1);
         RecordingCapture *kept = &r->captures[r->n_captures];
 
         if (!bytes)
@@ -171,6 +171,9 @@ static int keep(Recorder *r, const CaptureResult *c)
         if (c->copy.other_n > 0)
                 memcpy(bytes + c->copy.n, c->copy.other_bytes, c->copy.other_n);
         kept->copy.other_bytes = bytes + c->copy.n;
+        if (c->copy.n_code > 0)
+                memcpy(bytes + c->copy.n + c->copy.other_n, c->copy.code, c->copy.n_code);
+        kept->copy.code = kept->copy.other_bytes + c->copy.other_n;
         r->n_captures++;
         log_info("capture %zu: pc %#" PRIx64 ", stack %#" PRIx64 "-%#" PRIx64 "%s", r->n_captures,
                 c->copy.regs.r[X86_RIP], c->copy.addr, c->copy.addr + c->copy.n,
@@ -185,11 +188,13 @@ static int take_whole(Recorder *r, CaptureResult *ret)
         int e;
 
         capture_thread_set_other(r->thread, 0);
+        capture_thread_set_go(r->thread, r->map->go);
+        capture_thread_set_code(r->thread, r->map->generates_code);
         e = take(r, ret);
         if (e)
                 return error_trace(e);
         u = unwind_cfi(&ret->copy, r->map, r->frames, FRAMES_MAX);
-        if (u.status != UNWIND_OTHER_STACK)
+        if (u.status != UNWIND_OTHER_STACK || u.need_addr == 0)
                 return 0;
         capture_release(r->thread);
         capture_thread_set_other(r->thread, u.need_addr);

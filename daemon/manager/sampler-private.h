@@ -149,6 +149,8 @@ uint64_t targets_next_mono_ns(const Sampler *s);
 /* Copies are as large as they may be while the process has no map, since they cannot be taken anew
  * when that is there; else small at first, and grow. */
 void target_size(Target *t);
+/* Has captures bring what unwinding needs with such a map. */
+void target_set_map(Target *t, const ProcMap *map);
 /* From now on copies are larger, if they may be. Return: whether. */
 bool target_grow(Target *t, uint64_t need_bytes);
 /*

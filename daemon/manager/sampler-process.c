@@ -32,9 +32,8 @@ typedef struct Parked {
         TargetId target;
         uint64_t stack_id;
         EventNode *node;
-        UnwindRegs regs;
-        uint64_t addr;
-        size_t n;
+        StackCopy copy; /* without bytes: */
+        size_t n;       /* in all */
         bool pcs_only, pcs_cut;
         bool blocked, queued;
         int64_t syscall;
@@ -44,7 +43,7 @@ typedef struct Parked {
         enum swp_python_status python_status;
         size_t n_python;
         struct swp_python_frame *python; /* behind the bytes */
-        uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
+        uint64_t bytes[]; /* of the stack, the other one and the code, or pcs_only: the pcs */
 } Parked;
 
 /* ---- unwinding ---- */
@@ -103,8 +102,9 @@ static void count_unwound(UnwindStatus status)
 
 /* Whether a handler runs on a stack of its own, and what it interrupted is to be copied, may change
  * with each sample. */
-static void want_other(Target *t, const UnwindResult *u)
+static void want_other(Target *t, const ProcMap *map, const UnwindResult *u)
 {
+        target_set_map(t, map);
         if (u->status == UNWIND_OTHER_STACK)
                 capture_thread_set_other(t->thread, u->need_addr);
         else if (!u->other)
@@ -157,7 +157,9 @@ static SampleFate park(
 {
         Sampler *s = p->sampler;
         const void *bytes = c->pcs_only ? (const void *)c->pcs : c->copy.bytes;
-        size_t n = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        size_t n_own = c->pcs_only ? c->n_pcs * sizeof(*c->pcs) : c->copy.n;
+        size_t n_other = c->pcs_only ? 0 : c->copy.other_n;
+        size_t n_code = c->pcs_only ? 0 : c->copy.n_code, n = n_own + n_other + n_code;
         size_t size = parked_size(&(Parked){.n = n, .n_python = c->n_python});
         Parked *k = NULL;
 
@@ -169,8 +171,7 @@ static SampleFate park(
                         .target = t->id,
                         .stack_id = s->last_stack_id + 1,
                         .node = calloc(1, sizeof(*k->node)),
-                        .regs = c->copy.regs,
-                        .addr = c->copy.addr,
+                        .copy = c->copy,
                         .n = n,
                         .pcs_only = c->pcs_only,
                         .pcs_cut = c->pcs_cut,
@@ -195,7 +196,11 @@ static SampleFate park(
                 return SAMPLE_LOST;
         }
         s->last_stack_id++;
-        memcpy(k->bytes, bytes, n);
+        memcpy(k->bytes, bytes, n_own);
+        if (n_other > 0)
+                memcpy((uint8_t *)k->bytes + n_own, c->copy.other_bytes, n_other);
+        if (n_code > 0)
+                memcpy((uint8_t *)k->bytes + n_own + n_other, c->copy.code, n_code);
         if (k->n_python > 0)
                 memcpy(k->python, c->python, k->n_python * sizeof(*k->python));
         memcpy(k->kernel_pcs, c->kernel_pcs, k->n_kernel_pcs * sizeof(*k->kernel_pcs));
@@ -215,10 +220,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
         Target *t = target_find(s, k->target);
         UnwindResult u = {.status = UNWIND_NO_MAPPING};
         CaptureResult c = {
-                .copy = {.regs = k->regs,
-                        .addr = k->addr,
-                        .n = k->n,
-                        .bytes = (const uint8_t *)k->bytes},
+                .copy = k->copy,
                 .pcs_only = k->pcs_only,
                 .pcs_cut = k->pcs_cut,
                 .blocked = k->blocked,
@@ -234,6 +236,9 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
                 .python = k->python,
         };
 
+        c.copy.bytes = (const uint8_t *)k->bytes;
+        c.copy.other_bytes = c.copy.bytes + c.copy.n;
+        c.copy.code = c.copy.other_bytes + c.copy.other_n;
         if (map)
                 u = unwind(p, &c, map);
         if (u.status == UNWIND_UNREAD && !full) {
@@ -246,14 +251,14 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
         if (u.status == UNWIND_DONE && t && t->thread)
                 target_size(t);
         if (map && t && t->thread) {
-                want_other(t, &u);
+                want_other(t, map, &u);
                 if (u.status == UNWIND_OTHER_STACK)
                         capture_thread_forget(t->thread);
         }
         if (is_without_python(&u) && t && t->thread)
                 want_python(t);
         /* A sleeping thread would repeat the stack that could not be had. */
-        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->addr))
+        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->copy.addr))
                 capture_thread_forget(t->thread);
         sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
                 u.status == UNWIND_DONE ? map : NULL, p->codes, u.n_frames);
@@ -303,7 +308,7 @@ SampleFate process_take_sample(
         u = unwind(p, result, p->map);
         if (u.status == UNWIND_NO_MAPPING || u.status == UNWIND_UNREAD)
                 return park(p, t, result, time, u.status == UNWIND_UNREAD);
-        want_other(t, &u);
+        want_other(t, p->map, &u);
         if (u.status == UNWIND_OTHER_STACK && !result->shot && !t->other_asked) {
                 t->other_asked = true;
                 return SAMPLE_LARGER;

@@ -409,6 +409,8 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
                 return 0;
         }
         target_size(t);
+        if (p->map)
+                target_set_map(t, p->map);
         target_set_python(t);
         sleep_until(t, t->due_mono_ns);
         return 0;
@@ -441,6 +443,12 @@ Target *target_find(Sampler *s, TargetId id)
                         return t;
         }
         return NULL;
+}
+
+void target_set_map(Target *t, const ProcMap *map)
+{
+        capture_thread_set_go(t->thread, map->go);
+        capture_thread_set_code(t->thread, map->generates_code);
 }
 
 void target_size(Target *t)

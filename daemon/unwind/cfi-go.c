@@ -16,7 +16,6 @@ enum {
         FUNCTION_FLAG_AT_1_18 = 37,
         FUNCTION_FLAG_AT_1_20 = 41,
 
-        FLAG_TOP_FRAME = 1,
         FLAG_SETS_SP = 2,
         FRAME_MAX = 1 << 30,
         NUMBER_BYTES_MAX = 5, /* of 32 bits, 7 in each */
@@ -64,7 +63,8 @@ bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size)
                 .values = u64_at(bytes + 56),
                 .functions = u64_at(bytes + 64),
                 .flag_at = bytes[0] == MAGIC_1_18 ? FUNCTION_FLAG_AT_1_18 : FUNCTION_FLAG_AT_1_20,
-                .rows_left = GO_ROWS_MAX};
+                .rows_left = GO_ROWS_MAX,
+                .code_left = GO_CODE_BYTES_MAX};
         if (t->names >= size || t->values >= size || t->functions >= size ||
                 t->n_functions >= (size - t->functions) / 8)
                 return false;
@@ -72,7 +72,7 @@ bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size)
         return true;
 }
 
-bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
+static bool read_function(const GoTable *t, size_t i, GoFunction *ret)
 {
         const uint8_t *entry = t->bytes + t->functions + 8 * i, *f;
         uint64_t left = t->size - t->functions, at = u32_at(entry + 4), name, values;
@@ -94,52 +94,52 @@ bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
 }
 
 /* No more of it is looked at than the name is long: nothing says that it ends. */
-static bool is_named(const GoFunction *f, const char *name)
+bool go_function_is(const GoFunction *f, const char *name)
 {
         size_t size = strlen(name) + 1;
 
         return (size_t)(f->name.end - f->name.p) >= size && memcmp(f->name.p, name, size) == 0;
 }
 
+bool go_function_is_trampoline(const GoFunction *f)
+{
+        return go_function_is(f, "runtime.sigreturn__sigaction") ||
+               go_function_is(f, "runtime.sigreturn");
+}
+
+bool go_table_function(const GoTable *t, size_t i, GoFunction *ret)
+{
+        GoFunction next;
+
+        if (!read_function(t, i, ret))
+                return false;
+        /* A handler returns to the trampoline's first instruction, and callers are looked for one
+         * byte before the address that is returned to. */
+        if (go_function_is_trampoline(ret))
+                ret->start--;
+        if (i + 1 < t->n_functions && read_function(t, i + 1, &next) &&
+                go_function_is_trampoline(&next) && next.start == ret->end)
+                ret->end--;
+        return ret->start < ret->end;
+}
+
 bool go_table_goexit(const GoTable *t, GoFunction *ret)
 {
         for (size_t i = 0; i < t->n_functions; i++)
-                if (go_table_function(t, i, ret) && is_named(ret, "runtime.goexit"))
+                if (go_table_function(t, i, ret) && go_function_is(ret, "runtime.goexit"))
                         return true;
         return false;
 }
 
+bool go_function_sets_rsp(const GoFunction *f)
+{
+        return f->flags & FLAG_SETS_SP;
+}
+
 bool go_function_is_goexit(const GoFunction *f, CfiBytes code)
 {
-        return is_named(f, "runtime.goexit") && code.end - code.p >= 7 && code.p[0] == 0x90 &&
+        return go_function_is(f, "runtime.goexit") && code.end - code.p >= 7 && code.p[0] == 0x90 &&
                code.p[1] == 0xe8 && code.p[6] == 0x90;
-}
-
-/* The same everywhere in the function; CFI_CFA_REG: it depends. */
-static CfiCfa kind_of(const GoFunction *f)
-{
-        if (is_named(f, "runtime.sigreturn__sigaction") || is_named(f, "runtime.sigreturn"))
-                return CFI_CFA_SIGNAL;
-        if (f->flags & FLAG_TOP_FRAME || is_named(f, "runtime.mcall"))
-                return CFI_CFA_ROOT;
-        return f->flags & FLAG_SETS_SP ? CFI_CFA_NONE : CFI_CFA_REG;
-}
-
-void go_program_init(GoProgram *p, GoTable *t, const GoFunction *f)
-{
-        *p = (GoProgram){.table = t, .function = *f, .pc = f->start, .value = -1};
-        p->rule.cfa = (uint8_t)kind_of(f);
-        if (p->rule.cfa != CFI_CFA_REG)
-                return;
-        /* Go's functions keep no register for their callers, but for rbp: nobody there needs it. */
-        p->rule.cfa_reg = X86_RSP;
-        p->rule.how[X86_RIP] = CFI_REG_OFFSET;
-        p->rule.offset[X86_RIP] = -8;
-        for (unsigned reg = 0; reg < X86_RIP; reg++)
-                if (reg != X86_RSP) {
-                        p->rule.how[reg] = CFI_REG_UNDEF;
-                        p->rule.undef |= (uint16_t)(1U << reg);
-                }
 }
 
 static bool take_number(CfiBytes *b, uint32_t *ret)
@@ -156,28 +156,40 @@ static bool take_number(CfiBytes *b, uint32_t *ret)
         return true;
 }
 
-int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const CfiRule **ret_rule)
+void go_depth_init(GoDepth *d, GoTable *t, const GoFunction *f)
 {
-        CfiBytes *b = &p->function.values;
+        *d = (GoDepth){.table = t,
+                .values = f->values,
+                .start = f->start,
+                .end = f->start,
+                .function_end = f->end,
+                .depth = -1};
+}
+
+/* Pairs of a change of the value (zigzag) and for how many bytes it holds, up to a 0. */
+bool go_depth_next(GoDepth *d)
+{
         uint32_t value, length;
 
-        *ret_start = p->pc;
-        *ret_rule = &p->rule;
-        if (p->rule.cfa != CFI_CFA_REG) {
-                *ret_end = p->pc = p->function.end;
-                return *ret_start == *ret_end;
-        }
-        /* Pairs of a change of the value (zigzag) and for how many bytes it holds, up to a 0. */
-        if (p->pc >= p->function.end || p->table->rows_left == 0 || !take_number(b, &value) ||
-                (value == 0 && p->begun) || !take_number(b, &length) || length == 0)
-                return 1;
-        p->table->rows_left--;
-        p->begun = true;
-        p->value += (int32_t)(value >> 1 ^ -(value & 1U));
-        if (p->value < 0 || p->value > FRAME_MAX || p->value % 8 != 0)
-                return 1;
-        p->rule.cfa_offset = (int32_t)p->value + 8;
-        p->pc = length < p->function.end - p->pc ? p->pc + length : p->function.end;
-        *ret_end = p->pc;
-        return 0;
+        if (d->end >= d->function_end || d->table->rows_left == 0 ||
+                !take_number(&d->values, &value) || (value == 0 && d->begun) ||
+                !take_number(&d->values, &length) || length == 0)
+                return false;
+        d->table->rows_left--;
+        d->begun = true;
+        d->depth += (int32_t)(value >> 1 ^ -(value & 1U));
+        if (d->depth < 0 || d->depth > FRAME_MAX || d->depth % 8 != 0)
+                return false;
+        d->start = d->end;
+        d->end = length < d->function_end - d->end ? d->end + length : d->function_end;
+        return true;
+}
+
+bool go_depth_at(GoDepth *d, uint64_t vaddr, int32_t *ret)
+{
+        while (vaddr >= d->end)
+                if (!go_depth_next(d))
+                        return false;
+        *ret = (int32_t)d->depth;
+        return vaddr >= d->start;
 }

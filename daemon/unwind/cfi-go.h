@@ -10,12 +10,13 @@
  *
  * Roots are what the runtime calls the top frame of a stack, and runtime.mcall, under which the
  * scheduler runs that belongs to no goroutine. Where the runtime sets rsp itself (systemstack,
- * asmcgocall, calls of the vDSO) the rest of the stack is elsewhere: there is no rule.
+ * asmcgocall, calls of the vDSO) the rest of the stack is elsewhere: see cfi-go-code.h.
  */
 
 enum {
         GO_FUNCTIONS_MAX = 4 << 20,
         GO_ROWS_MAX = 8 << 20, /* functions share lists, so that there may be more than bytes */
+        GO_CODE_BYTES_MAX = 64 << 10, /* of functions that set rsp; Go has 4 KiB */
 };
 
 typedef struct GoTable {
@@ -26,6 +27,8 @@ typedef struct GoTable {
         size_t n_functions;
         uint32_t flag_at;   /* of the flags in a function */
         uint32_t rows_left; /* of GO_ROWS_MAX */
+        uint32_t code_left; /* of GO_CODE_BYTES_MAX */
+        GoPlaces places;    /* once the rows of the functions that tell them were made */
 } GoTable;
 
 typedef struct GoFunction {
@@ -38,7 +41,7 @@ typedef struct GoFunction {
 /* False: not such a table. It is cut off before the first function that is below the one before. */
 bool go_table_init(GoTable *t, const uint8_t *bytes, size_t size);
 
-/* False: it makes no sense. */
+/* A signal trampoline begins one byte earlier. False: it makes no sense. */
 bool go_table_function(const GoTable *t, size_t i, GoFunction *ret);
 
 /* Where it says that runtime.goexit is. */
@@ -48,16 +51,23 @@ bool go_table_goexit(const GoTable *t, GoFunction *ret);
  * behind it, on which the runtime relies. */
 bool go_function_is_goexit(const GoFunction *f, CfiBytes code);
 
-typedef struct GoProgram {
-        GoTable *table;
-        GoFunction function;
-        uint64_t pc;
-        int64_t value;
-        bool begun;
-        CfiRule rule;
-} GoProgram;
+/* Of signals. */
+bool go_function_is_trampoline(const GoFunction *f);
+bool go_function_sets_rsp(const GoFunction *f);
+bool go_function_is(const GoFunction *f, const char *name);
 
-/* The table is borrowed; all programs together give GO_ROWS_MAX rows. */
-void go_program_init(GoProgram *p, GoTable *t, const GoFunction *f);
-/* The next row, as from cfi_program_next(). Return: 0, or 1 behind the last. */
-int go_program_next(GoProgram *p, uint64_t *ret_start, uint64_t *ret_end, const CfiRule **ret_rule);
+/* How far rsp is below where it was at a function's entry, at addresses that ascend. */
+typedef struct GoDepth {
+        GoTable *table;
+        CfiBytes values;
+        uint64_t start, end; /* `depth` holds for these */
+        uint64_t function_end;
+        int64_t depth;
+        bool begun;
+} GoDepth;
+
+/* The table is borrowed; all together give GO_ROWS_MAX values. */
+void go_depth_init(GoDepth *d, GoTable *t, const GoFunction *f);
+/* Goes on to the next [start, end). False: there is none. */
+bool go_depth_next(GoDepth *d);
+bool go_depth_at(GoDepth *d, uint64_t vaddr, int32_t *ret);

@@ -25,6 +25,7 @@ struct CfiTable {
         CfiLazy *lazy; /* or NULL, and: */
         uint64_t base; /* lowest code address of the file */
         size_t n_rows, n_rules, n_gap_bytes;
+        GoPlaces go;
         CfiRow *rows;   /* the first pc is 0; at the end LOOK_MAX more of the last one */
         CfiRule *rules; /* the first one says CFI_CFA_NONE; at cache lines */
 
@@ -68,6 +69,8 @@ static CfiRule rule_canonical(const CfiRule *rule)
 {
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return (CfiRule){.cfa = CFI_CFA_SIGNAL};
+        if (rule->cfa == CFI_CFA_GO_CALLER)
+                return (CfiRule){.cfa = CFI_CFA_GO_CALLER};
         if (rule->cfa == CFI_CFA_ROOT || rule->how[X86_RIP] == CFI_REG_UNDEF)
                 return (CfiRule){.cfa = CFI_CFA_ROOT};
         if (rule->cfa == CFI_CFA_NONE || rule->how[X86_RIP] == CFI_REG_SAME)
@@ -248,6 +251,7 @@ int cfi_rows_finish(CfiRows *b, CfiTable **ret)
         t->n_rules = b->n_rules;
         t->n_rows = b->n_rows;
         t->n_gap_bytes = b->n_gap_bytes;
+        t->go = b->go;
         /* Gives back what doubling took too much. */
         rows = reallocarray(b->rows, b->n_rows + LOOK_MAX, sizeof(*rows));
         if (!rows)
@@ -331,6 +335,11 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
         rule = table_search(t, (uint32_t)offset)->rule;
         atomic_store_explicit(memo, offset << 32 | MEMO_USED | rule, memory_order_relaxed);
         return &t->rules[rule];
+}
+
+const GoPlaces *cfi_table_go(const CfiTable *t)
+{
+        return t->go.m ? &t->go : NULL;
 }
 
 size_t cfi_table_n_rows(const CfiTable *t)

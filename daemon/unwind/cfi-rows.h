@@ -27,6 +27,7 @@ typedef struct CfiRows {
         uint64_t base; /* lowest code address of the file; set by the user before the first row */
         size_t n_rows, n_rules, size;
         size_t n_gap_bytes; /* of code without CFI that were read; the user counts them */
+        GoPlaces go;        /* the user sets them; .m 0: none */
         CfiRow *rows;
         HashTable by_hash;
         RuleNode *nodes;

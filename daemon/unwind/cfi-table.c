@@ -6,7 +6,7 @@
 #include "unwind/cfi-code.h"
 #include "unwind/cfi-elf.h"
 #include "unwind/cfi-gap.h"
-#include "unwind/cfi-go.h"
+#include "unwind/cfi-go-code.h"
 #include "unwind/cfi-lazy.h"
 #include "unwind/cfi-program.h"
 #include "unwind/cfi-rows.h"
@@ -308,6 +308,16 @@ static CfiBytes gap_bytes(Builder *b, size_t i, uint64_t start, uint64_t end)
         return gap;
 }
 
+/* A function's code, as far as the file has it. */
+static CfiBytes function_bytes(const Builder *b, uint64_t start, uint64_t end)
+{
+        CfiBytes code = {0};
+
+        for (size_t i = 0; i < b->n_texts && code.p == code.end; i++)
+                code = text_bytes(b, i, start, end);
+        return code;
+}
+
 /* Where the table does not tell where Go's code begins (since 1.26), it is to be seen. */
 static bool builder_go_text(Builder *b)
 {
@@ -319,12 +329,8 @@ static bool builder_go_text(Builder *b)
         if (!cfi_elf_section(b->elf, ".text", &sh))
                 return false;
         b->go.text = sh.sh_addr;
-        if (!go_table_goexit(&b->go, &f))
-                return false;
-        for (size_t i = 0; i < b->n_texts; i++)
-                if (go_function_is_goexit(&f, text_bytes(b, i, f.start, f.end)))
-                        return true;
-        return false;
+        return go_table_goexit(&b->go, &f) &&
+               go_function_is_goexit(&f, function_bytes(b, f.start, f.end));
 }
 
 static int builder_go(Builder *b)
@@ -437,7 +443,9 @@ static int builder_run(Builder *b, const Fde *fde, uint64_t start)
         if (fde->section != SECTION_GO)
                 cfi_program_init(&p, &b->cies[fde->cie].cie, fde->bytes, fde->start, fde->end);
         else if (go_table_function(&b->go, fde->cie, &f)) /* it makes sense, as before */
-                go_program_init(&go, &b->go, &f);
+                go_program_init(&go, &b->go, &f,
+                        go_function_sets_rsp(&f) ? function_bytes(b, f.start, f.end)
+                                                 : (CfiBytes){0});
         while (fde_next(fde, &p, &go, &row_start, &row_end, &rule) == 0) {
                 if (row_end <= start)
                         continue;
@@ -544,6 +552,7 @@ int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
         builder_plts(&b);
         builder_sort(&b);
         r = builder_rows(&b);
+        b.rows.go = b.go.places;
         if (r == 0)
                 r = cfi_rows_finish(&b.rows, ret);
         return error_trace(r);

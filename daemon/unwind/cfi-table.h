@@ -25,6 +25,11 @@ typedef enum CfiCfa {
         CFI_CFA_ROOT,   /* return address undefined: the outermost frame */
         CFI_CFA_SIGNAL, /* signal trampoline: registers lie in the rt_sigframe at rsp */
         CFI_CFA_UNREAD, /* of a lazy table: not known yet */
+        CFI_CFA_GO_NEXT, /* r[reg] + offset, in Go's scheduler, which is about to go on with another
+                            goroutine */
+        CFI_CFA_OTHER,   /* r[reg] + offset, which may be on another stack */
+        CFI_CFA_GOROUTINE, /* Go's systemstack: the goroutine's stack pointer + offset */
+        CFI_CFA_GO_CALLER, /* Go's morestack: the caller is where the goroutine goes on */
 } CfiCfa;
 
 typedef enum CfiReg {
@@ -96,6 +101,9 @@ DEFINE_CLEANUP(CfiTable *, cfi_table_free)
 
 /* The rule at that address; never NULL (CFI_CFA_NONE where nothing is known). */
 const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr);
+
+/* Of a program in Go, where its runtime keeps what a thread runs; NULL: another one, or not known. */
+const GoPlaces *cfi_table_go(const CfiTable *t);
 
 size_t cfi_table_n_rows(const CfiTable *t);
 size_t cfi_table_n_rules(const CfiTable *t);

@@ -141,6 +141,7 @@ int procmap_parse(ProcMap **ret, const char *text, size_t size)
                 last_end = m->end;
                 p = c.end + 1;
                 map->n++;
+                map->generates_code |= m->exec && m->inode == 0 && !m->special;
         }
         if (n_lines < MAPPINGS_MAX && p != map->text + size)
                 return PROCMAP_E_MALFORMED; /* cut off within a line */
@@ -186,6 +187,8 @@ bool procmap_same_code(const ProcMap *a, const ProcMap *b)
 {
         size_t i = 0, k = 0;
 
+        if (a->go != b->go)
+                return false;
         for (;;) {
                 const Mapping *m = next_code(a, &i), *n = next_code(b, &k);
 

@@ -31,6 +31,8 @@ typedef struct ProcMap {
         size_t n;
         Mapping *mappings; /* by start, not overlapping */
         char *text;        /* the names point into it */
+        bool generates_code; /* there is code that is in no file */
+        const GoPlaces *go; /* of a module; set by the loader */
 } ProcMap;
 
 enum {

@@ -146,12 +146,22 @@ static int read_capture(Reader *r, Cursor c)
         return 0;
 }
 
-static int read_other(Reader *r, Cursor c)
+/* What belongs to the last capture. */
+static int read_part(Reader *r, uint32_t type, Cursor c)
 {
         Recording *rec = r->recording;
         StackCopy *copy = rec->n_captures > 0 ? &rec->captures[rec->n_captures - 1].copy : NULL;
 
-        if (!copy || copy->other_bytes || !take(&c, &copy->other_addr, 8) ||
+        if (!copy)
+                return RECORDING_E_BAD;
+        if (type == RECORDING_GO)
+                return take(&c, &copy->go_sp, 8) && take(&c, &copy->go_pc, 8) ? 0 : RECORDING_E_BAD;
+        if (type == RECORDING_CODE) {
+                copy->code = c.p;
+                copy->n_code = left(&c);
+                return 0;
+        }
+        if (copy->other_bytes || !take(&c, &copy->other_addr, 8) ||
                 left(&c) > UINT64_MAX - copy->other_addr)
                 return RECORDING_E_BAD;
         copy->other_n = left(&c);
@@ -171,7 +181,9 @@ static int read_record(Reader *r, uint32_t type, Cursor body)
         case RECORDING_CAPTURE:
                 return read_capture(r, body);
         case RECORDING_OTHER:
-                return read_other(r, body);
+        case RECORDING_GO:
+        case RECORDING_CODE:
+                return read_part(r, type, body);
         default:
                 return 0;
         }

@@ -114,11 +114,20 @@ void recording_write_capture(FILE *f, const RecordingCapture *c)
         put(f, &c->copy.regs, sizeof(c->copy.regs));
         put_u64(f, c->copy.addr);
         put(f, c->copy.bytes, c->copy.n);
-        if (c->copy.other_n == 0)
-                return;
-        put_record(f, RECORDING_OTHER, 8 + c->copy.other_n);
-        put_u64(f, c->copy.other_addr);
-        put(f, c->copy.other_bytes, c->copy.other_n);
+        if (c->copy.other_n > 0) {
+                put_record(f, RECORDING_OTHER, 8 + c->copy.other_n);
+                put_u64(f, c->copy.other_addr);
+                put(f, c->copy.other_bytes, c->copy.other_n);
+        }
+        if (c->copy.go_sp) {
+                put_record(f, RECORDING_GO, 16);
+                put_u64(f, c->copy.go_sp);
+                put_u64(f, c->copy.go_pc);
+        }
+        if (c->copy.n_code > 0) {
+                put_record(f, RECORDING_CODE, c->copy.n_code);
+                put(f, c->copy.code, c->copy.n_code);
+        }
 }
 
 /* ---- images ---- */
@@ -163,7 +172,8 @@ static void ranges_merge(Ranges *r)
 static bool section_is_needed(const char *name)
 {
         return strcmp(name, ".eh_frame") == 0 || strcmp(name, ".debug_frame") == 0 ||
-               strncmp(name, ".plt", 4) == 0 || strncmp(name, ".iplt", 5) == 0;
+               strncmp(name, ".plt", 4) == 0 || strncmp(name, ".iplt", 5) == 0 ||
+               strcmp(name, ".gopclntab") == 0 || strcmp(name, ".data.rel.ro.gopclntab") == 0;
 }
 
 static int add_sections(Ranges *r, Elf *elf, bool *ret_eh_frame)

@@ -24,8 +24,10 @@
  *   MAP      u32 n  n × { u32 mapping  u32 module }  text as in /proc/PID/maps
  *            Just one. Modules come before; mappings ascend, counted from 0.
  *   CAPTURE  u64 mono_ns  i64 syscall  u64 × N_REGS registers  u64 addr  bytes of the stack
- *   OTHER    u64 addr  bytes of the stack that a signal interrupted
- *            Of the CAPTURE that is the last one before it.
+ *   OTHER    u64 addr  bytes of the other stack, where there is one
+ *   GO       u64 stack pointer  u64 pc: what the goroutine goes on with
+ *   CODE     bytes from the pc on
+ *            Of the CAPTURE that is the last one before them.
  *
  * Records of other types are passed over, wherever they stand. No number of ours is reused when a
  * body changes: that would be another version.
@@ -41,6 +43,8 @@ enum {
         RECORDING_MAP,
         RECORDING_CAPTURE,
         RECORDING_OTHER,
+        RECORDING_GO,
+        RECORDING_CODE,
 };
 
 enum {

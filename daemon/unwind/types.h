@@ -41,12 +41,31 @@ typedef struct StackCopy {
         uint64_t addr;
         size_t n;
         const uint8_t *bytes;
-        /* The same of the stack that a signal interrupted, where its handler has another one;
-         * other_n 0: not copied. */
+        /* The same of the stack that a signal interrupted, where its handler has another one, or of
+         * a goroutine whose thread is on its own stack; other_n 0: not copied. */
         uint64_t other_addr;
         size_t other_n;
         const uint8_t *other_bytes;
+        /* What that goroutine goes on with. */
+        uint64_t go_sp, go_pc;
+        /* The code that was about to run; NULL: not copied. */
+        const uint8_t *code;
+        size_t n_code;
 } StackCopy;
+
+/* Instead of a StackCopy.go_sp. */
+#define GO_SP_UNKNOWN 0U
+#define GO_SP_NONE    1U /* the thread runs none now */
+
+/* Where the Go runtime of a program keeps the stack pointer of a goroutine whose thread runs
+ * something else: offsets. */
+typedef struct GoPlaces {
+        int64_t g;        /* from fsbase: address of the g that runs */
+        uint32_t m;       /* in a g: address of its thread's m */
+        uint32_t curg;    /* in an m: address of the goroutine's g */
+        uint32_t sched;   /* in a g: the stack pointer to go on with, and behind it the pc */
+        uint32_t vdso_sp; /* in an m: the same of a call of the vDSO; 0: not known */
+} GoPlaces;
 
 struct Module;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "unwind/code-ahead.h"
 #include "unwind/unwind.h"
 
 enum {
@@ -34,6 +35,7 @@ typedef struct Walk {
         uint32_t valid; /* a bit for each register that is known */
         uint64_t low;   /* the next CFA is above this */
         bool exact;     /* pc is that of an instruction, not a return address */
+        bool left;      /* the goroutine was left behind, which is not done twice */
 
         Frame *frames;
         size_t n_max;
@@ -191,22 +193,31 @@ static Stop find_register(
         return GO_ON;
 }
 
-/* The stack that a signal interrupted: the same one mostly. */
+static bool copy_has(uint64_t addr, size_t n, uint64_t sp)
+{
+        return sp >= addr && sp - addr < n;
+}
+
+/* The stack that goes on at `sp`: the same one mostly. */
 static void find_stack(Walk *w, uint64_t sp)
 {
         const StackCopy *c = w->copy;
 
-        if (sp >= w->addr && sp - w->addr <= SIGNAL_SPAN_MAX)
+        if (copy_has(w->addr, w->n, sp))
                 return;
-        w->result.other = true;
-        w->addr = sp;
-        w->n = 0;
-        w->bytes = NULL;
-        if (sp < c->other_addr || sp - c->other_addr >= c->other_n)
-                return;
-        w->addr = c->other_addr;
-        w->n = c->other_n;
-        w->bytes = c->other_bytes;
+        if (copy_has(c->other_addr, c->other_n, sp)) {
+                w->addr = c->other_addr;
+                w->n = c->other_n;
+                w->bytes = c->other_bytes;
+        } else if (copy_has(c->addr, c->n, sp)) {
+                w->addr = c->addr;
+                w->n = c->n;
+                w->bytes = c->bytes;
+        } else if (sp < w->addr || sp - w->addr > SIGNAL_SPAN_MAX) {
+                w->addr = sp;
+                w->n = 0;
+                w->bytes = NULL;
+        }
 }
 
 static Stop step_signal(Walk *w)
@@ -216,6 +227,7 @@ static Stop step_signal(Walk *w)
                 X86_RIP};
         uint64_t at = w->regs.r[X86_RSP] + UCONTEXT_GREGS;
         UnwindRegs regs;
+        uint64_t addr;
 
         for (size_t i = 0; i < sizeof(order); i++)
                 if (read_word(w, at + 8 * i, &regs.r[order[i]]) != GO_ON)
@@ -223,8 +235,49 @@ static Stop step_signal(Walk *w)
         w->regs = regs;
         w->valid = ALL_VALID;
         w->low = regs.r[X86_RSP]; /* of whichever stack was interrupted */
+        addr = w->addr;
         find_stack(w, regs.r[X86_RSP]);
+        w->result.other = w->result.other || w->addr != addr;
         w->exact = true;
+        return GO_ON;
+}
+
+/* Frames of one that has left its stack. */
+static Stop step_left(Walk *w, const CfiRule *rule)
+{
+        const StackCopy *c = w->copy;
+        uint64_t cfa, pc = c->go_pc, addr = w->addr;
+
+        /* What morestack was called for has been put off meanwhile. */
+        if (rule->cfa == CFI_CFA_GO_CALLER && (w->left || c->go_sp == GO_SP_NONE))
+                return stop(w, UNWIND_DONE);
+        if (rule->cfa == CFI_CFA_GOROUTINE && (w->left || c->go_sp == GO_SP_NONE))
+                return stop(w, UNWIND_BROKEN);
+        if (rule->cfa != CFI_CFA_OTHER && c->go_sp == 0) {
+                w->result.other = true;
+                w->result.need_addr = 0;
+                return stop(w, UNWIND_OTHER_STACK);
+        }
+        if (rule->cfa == CFI_CFA_OTHER && !is_valid(w, rule->cfa_reg))
+                return stop(w, UNWIND_BROKEN);
+        cfa = (rule->cfa == CFI_CFA_OTHER ? w->regs.r[rule->cfa_reg] : c->go_sp) + rule->cfa_offset;
+        if (cfa % 8 != 0)
+                return stop(w, UNWIND_BROKEN);
+        find_stack(w, cfa - 8);
+        if (w->addr == addr && cfa <= w->low)
+                return stop(w, UNWIND_BROKEN);
+        if (!w->bytes)
+                w->result.other = true;
+        if (rule->cfa != CFI_CFA_GO_CALLER && read_word(w, cfa - 8, &pc) != GO_ON)
+                return STOP;
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->left = w->left || rule->cfa != CFI_CFA_OTHER;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RSP | 1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
         return GO_ON;
 }
 
@@ -282,6 +335,9 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
                 return stop(w, UNWIND_DONE);
         if (rule->cfa == CFI_CFA_SIGNAL)
                 return step_signal(w);
+        if (rule->cfa >= CFI_CFA_OTHER)
+                return step_left(w, rule);
+        w->left = w->left || rule->cfa == CFI_CFA_GO_NEXT;
         if (find_cfa(w, rule, &cfa) != GO_ON ||
                 find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
                 return STOP;
@@ -349,9 +405,43 @@ static Stop step_fp(Walk *w)
         return GO_ON;
 }
 
+/* A frame that is not in place, as the code ahead says. */
+static Stop step_ahead(Walk *w, const Ahead *ahead)
+{
+        uint64_t rsp = w->regs.r[X86_RSP], cfa = rsp + (uint64_t)(int64_t)ahead->cfa_offset, pc;
+        uint64_t rbp = w->regs.r[X86_RBP];
+
+        if (cfa <= w->low)
+                return stop(w, UNWIND_BROKEN);
+        if (read_word(w, cfa - 8, &pc) != GO_ON)
+                return STOP;
+        if (ahead->kind == AHEAD_PUSHED &&
+                read_word(w, rsp + (uint64_t)(int64_t)ahead->rbp_offset, &rbp) != GO_ON)
+                return STOP;
+        if (ahead->is_rbp && rbp != w->regs.r[X86_RBP])
+                return stop(w, UNWIND_BROKEN);
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->regs.r[X86_RBP] = rbp;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
+        w->low = cfa;
+        w->exact = false;
+        return GO_ON;
+}
+
 /* Generated code, of which nothing is known but that it keeps frame pointers. */
 static Stop step_generated(Walk *w)
 {
+        Ahead ahead = {0};
+
+        if (w->result.n_frames == 1)
+                ahead = code_ahead(w->copy->code, w->copy->n_code);
+        if (ahead.kind == AHEAD_FRAME)
+                return step_fp(w);
+        if (ahead.kind != AHEAD_UNKNOWN)
+                return step_ahead(w, &ahead);
         return is_frameless(w) ? stop(w, UNWIND_BROKEN) : step_fp(w);
 }
 

@@ -14,8 +14,8 @@ typedef enum UnwindStatus {
         UNWIND_DONE,        /* the root was reached */
         UNWIND_TRUNCATED,   /* the copy ended before the stack did: need_end says up to where it is
                               wanted */
-        UNWIND_OTHER_STACK, /* a signal came on another stack, of which there is no copy: need_addr
-                             tells where it is */
+        UNWIND_OTHER_STACK, /* it goes on on another stack, of which there is no copy: need_addr
+                             tells where it is; 0: a goroutine's */
         UNWIND_NO_MAPPING,  /* a pc outside of every executable mapping (perhaps the map is out of
                               date) */
         UNWIND_UNREAD,      /* a pc of which a lazy table does not know: all is to be read first */

@@ -63,6 +63,7 @@ typedef struct Probe {
 static const char *const status_names[] = {
         [UNWIND_DONE] = "done",
         [UNWIND_TRUNCATED] = "truncated",
+        [UNWIND_OTHER_STACK] = "other-stack",
         [UNWIND_NO_MAPPING] = "no-mapping",
         [UNWIND_NO_CFI] = "no-cfi",
         [UNWIND_BROKEN] = "broken",
@@ -207,6 +208,10 @@ static bool probe(Probe *p, Process *process, pid_t tid)
 
         if (!t)
                 return false;
+        if (process->map || load_map(p, process, &process->space)) {
+                capture_thread_set_go(t->thread, process->map->go);
+                capture_thread_set_code(t->thread, process->map->generates_code);
+        }
         if (!take(p, t->thread, &c)) {
                 if (c.status == CAPTURE_GONE)
                         t->thread = capture_thread_free(t->thread);

@@ -32,7 +32,9 @@ static void walk(const uint8_t *bytes, CfiTable *t)
                 .bytes = bytes + sizeof(copy.regs),
                 .other_addr = OTHER,
                 .other_n = STACK_SIZE,
-                .other_bytes = bytes + sizeof(copy.regs)};
+                .other_bytes = bytes + sizeof(copy.regs),
+                .code = bytes + sizeof(copy.regs),
+                .n_code = 64};
         Frame frames[FRAMES_MAX];
         ProcMap *map = NULL;
         UnwindResult r;
@@ -40,6 +42,8 @@ static void walk(const uint8_t *bytes, CfiTable *t)
         if (!m || procmap_parse(&map, maps, sizeof(maps) - 1) != 0)
                 abort();
         memcpy(&copy.regs, bytes, sizeof(copy.regs));
+        copy.go_sp = copy.regs.r[X86_R14];
+        copy.go_pc = copy.regs.r[X86_R15];
         map->mappings[0].module = m;
         r = unwind_cfi(&copy, map, frames, FRAMES_MAX);
         if (r.n_frames > FRAMES_MAX ||
@@ -69,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         elf = elf_memory(image, size - head);
         if (elf && cfi_table_new(&t, elf, NULL) == 0) {
                 for (uint64_t at = 0; at < size; at += 7)
-                        if (cfi_table_find(t, at)->cfa > CFI_CFA_SIGNAL)
+                        if (cfi_table_find(t, at)->cfa > CFI_CFA_GO_CALLER)
                                 abort();
                 walk(data, t);
         }

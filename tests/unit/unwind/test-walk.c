@@ -541,3 +541,144 @@ WALK_TEST(other_stack_generated_code_without_a_frame)
         cr_assert_gt(w.r.n_frames, 2);
         end(&w);
 }
+
+/* The goroutine's stack is where it was left, and is gone on with once. */
+WALK_TEST(goroutine)
+{
+        const uint64_t other_addr = STACK - (1 << 20);
+        uint64_t other[8] = {0, 0, RET(0), RET(2), 0, RET(3), 0, 0};
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] = rule_of(X86_RSP, 8);
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_GOROUTINE, .cfa_offset = 16};
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_ROOT};
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_GO_CALLER};
+        w.rules[w.n_rules++] = rule_of(X86_RSP, 8);
+        w.rules[4].cfa = CFI_CFA_GO_NEXT;
+        set(&w.rules[1], X86_RIP, CFI_REG_OFFSET, -8);
+        w.words[0] = RET(1);
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 2);
+        cr_assert(w.r.other && w.r.need_addr == 0);
+        w.copy.go_sp = other_addr + 8;
+        w.copy.go_pc = RET(0);
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 2);
+        cr_assert_eq(w.r.need_addr, other_addr + 16);
+        w.copy.other_addr = other_addr;
+        w.copy.other_n = sizeof(other);
+        w.copy.other_bytes = (const uint8_t *)other;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 4);
+        cr_assert_eq(w.frames[2].pc, RET(0));
+        cr_assert_eq(w.frames[3].pc, RET(2));
+        cr_assert_not(w.r.other);
+        other[3] = RET(1);
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 4);
+        /* The thread has none: systemstack cannot be there. */
+        w.copy.go_sp = GO_SP_NONE;
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 2);
+
+        /* morestack: not where it was called from, but where the goroutine goes on. */
+        w.words[0] = RET(3);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        w.copy.go_sp = other_addr + 24;
+        other[3] = RET(2);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 4);
+        cr_assert_eq(w.frames[2].pc, RET(0));
+        cr_assert_eq(w.frames[3].pc, RET(2));
+        w.copy.go_sp = GO_SP_UNKNOWN;
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 2);
+        /* The scheduler is about to go on with another goroutine. */
+        w.copy.go_sp = other_addr + 24;
+        w.words[0] = RET(4);
+        w.words[1] = RET(3);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 3);
+        w.words[1] = RET(1);
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 3);
+        end(&w);
+}
+
+/* A register has the stack pointer of the stack that was left, or of the same one. */
+WALK_TEST(stack_in_a_register)
+{
+        const uint64_t other_addr = STACK - (1 << 20);
+        uint64_t other[4] = {0, RET(1), 0, 0};
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] =
+                (CfiRule){.cfa = CFI_CFA_OTHER, .cfa_reg = X86_R12, .cfa_offset = 16};
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_ROOT};
+        for (int i = 0; i < 2; i++) {
+                w.rules[i].how[X86_RIP] = CFI_REG_OFFSET;
+                w.rules[i].offset[X86_RIP] = -8;
+        }
+        w.copy.regs.r[X86_R12] = AT(4);
+        w.words[5] = RET(1);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        w.copy.regs.r[X86_R12] = other_addr;
+        walk(&w);
+        expect(&w, UNWIND_OTHER_STACK, 1);
+        cr_assert_eq(w.r.need_addr, other_addr + 8);
+        w.copy.other_addr = other_addr;
+        w.copy.other_n = sizeof(other);
+        w.copy.other_bytes = (const uint8_t *)other;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        w.copy.regs.r[X86_R12] = other_addr + 1;
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        /* Not below where it is. */
+        w.copy.regs.r[X86_R12] = AT(0) - 16;
+        walk(&w);
+        cr_assert_neq(w.r.status, UNWIND_DONE);
+        end(&w);
+}
+
+/* Generated code whose next instructions tell where the frame is, whatever is at rsp. */
+WALK_TEST(generated_code_ahead)
+{
+        static const uint8_t enter[] = {0x55, 0x48, 0x89, 0xe5}, leave[] = {0xc9, 0xc3};
+        Walk w;
+
+        begin(&w);
+        w.rules[w.n_rules++] = (CfiRule){.cfa = CFI_CFA_ROOT};
+        w.copy.regs.r[X86_RIP] = JIT;
+        w.copy.regs.r[X86_RBP] = AT(8);
+        w.words[0] = JIT + 100;
+        w.words[8] = 0;
+        w.words[9] = RET(0);
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        w.copy.code = enter;
+        w.copy.n_code = sizeof(enter);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 3);
+        cr_assert_eq(w.frames[1].pc, JIT + 100);
+        w.copy.code = leave;
+        w.copy.n_code = sizeof(leave);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        /* rbp was pushed. */
+        w.copy.code = enter + 1;
+        w.copy.n_code = sizeof(enter) - 1;
+        w.words[0] = AT(8);
+        w.words[1] = JIT + 100;
+        walk(&w);
+        expect(&w, UNWIND_DONE, 3);
+        cr_assert_eq(w.frames[1].pc, JIT + 100);
+        w.words[0] = AT(7);
+        walk(&w);
+        expect(&w, UNWIND_BROKEN, 1);
+        end(&w);
+}
