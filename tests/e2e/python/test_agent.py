@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import select
 import socket
 import subprocess
 import sys
@@ -30,13 +31,15 @@ class AgentTest(SwprofdTest):
         env = dict(venv.env, SWPROF="1", SWPROFD_SOCKET=self.daemon.span_socket, SW_AGENT_NAME="svc",
                    SW_AGENT_INSTANCE_NAME="inst", SW_AGENT_COLLECTOR_BACKEND_SERVICES=oap or self.peer.grpc_address,
                    SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL="1", SW_AGENT_METER_REPORTER_ACTIVE="false",
+                   SW_AGENT_LOG_REPORTER_ACTIVE="false",
                    PYTHONDONTWRITEBYTECODE="1")
         return {**env, **more}
 
     def begin(self, command, env, **options):
         log = open(self.folder / "program.log", "a+", encoding="utf-8")
         self.addCleanup(log.close)
-        program = subprocess.Popen(command, env=env, cwd=HERE, stdout=subprocess.PIPE, stderr=log, text=True, **options)
+        program = subprocess.Popen(command, env=env, cwd=HERE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
+                                   **options)
 
         def end():
             if program.poll() is None:
@@ -47,12 +50,25 @@ class AgentTest(SwprofdTest):
                     program.kill()
                     program.wait()
             program.stdout.close()
+            if program.stdin:
+                program.stdin.close()
             if self.has_failed():
                 log.seek(0)
                 print(log.read()[-8000:], file=sys.stderr)
 
         self.addCleanup(end)
         return program
+
+    def line(self, program, timeout=30):
+        """Return: the program's next line."""
+        text = b""
+        while not text.endswith(b"\n"):
+            readable, _, _ = select.select([program.stdout], [], [], timeout)
+            self.assertTrue(readable, "the program says nothing")
+            byte = os.read(program.stdout.fileno(), 1)
+            self.assertTrue(byte, "the program ended early")
+            text += byte
+        return text.decode()
 
     def wait_for_tasks(self, n=1):
         """Return: the instances that have a running task, by name."""
@@ -89,7 +105,7 @@ class Demo(AgentTest):
         venv = venvs.with_agent(version)
         self.peer.create_task("svc", "/", period=PERIOD_MS, count=5)
         demo = self.begin([venv.bin / "sw-python", "run", "python", "demo.py", "0"], self.environment(venv))
-        port = int(demo.stdout.readline())
+        port = int(self.line(demo))
         instance = self.wait_for_tasks()["inst"]
         self.assertEqual((instance["language"], instance["agent"], instance["pids"]), ("python", True, [demo.pid]))
         for _ in range(2):
@@ -126,7 +142,7 @@ class Agent(AgentTest):
         other.create_task("svc", "/", period=PERIOD_MS)
         demo = self.begin([self.venv.bin / "swprof", "run", "python", "demo.py", "0"],
                           self.environment(self.venv, other.grpc_address, SWPROF=""))
-        port = int(demo.stdout.readline())
+        port = int(self.line(demo))
         self.wait_for_tasks()
         get(port)
         recorded = other.wait_until(lambda r: r["segments"] and len(self.peer.recorded()["polls"]) >= 3, 15)
@@ -137,7 +153,7 @@ class Agent(AgentTest):
         env = self.environment(self.venv)
         del env["SWPROF"]
         demo = self.begin([self.venv.bin / "sw-python", "run", "python", "demo.py", "0"], env)
-        demo.stdout.readline()
+        self.line(demo)
         self.peer.wait_until(lambda r: r["polls"], 15)
         self.assertEqual(self.daemon.status()["instances"], [])
 
@@ -145,12 +161,34 @@ class Agent(AgentTest):
         self.peer.create_task("svc|ns", "/", period=PERIOD_MS)
         demo = self.begin([self.venv.bin / "sw-python", "run", "python", "demo.py", "0"],
                           self.environment(self.venv, SW_AGENT_NAMESPACE="ns"))
-        port = int(demo.stdout.readline())
+        port = int(self.line(demo))
         self.wait_for_tasks()
         get(port)
         (segment,) = self.segments(1).values()
         self.assertEqual(segment["service"], "svc|ns")
         self.check_segment(segment, 560, 580)
+
+    def test_fork(self):
+        """Both processes have agents, whose instances are the daemon's."""
+        self.peer.create_task("svc", "/fork", period=PERIOD_MS)
+        program = self.begin([self.venv.bin / "sw-python", "run", "python", "forking.py"],
+                             self.environment(self.venv, SW_AGENT_EXPERIMENTAL_FORK_SUPPORT="true"),
+                             stdin=subprocess.PIPE)
+        self.line(program)
+        self.wait_for_tasks()
+        os.write(program.stdin.fileno(), b".")      # now that the agent rests: gRPC does not like to be forked at work
+        pids = {int(self.line(program)) for _ in range(2)}
+        (child,) = pids - {program.pid}
+        instances = self.wait_for_tasks(2)
+        self.assertEqual({name: i["pids"] for name, i in instances.items()},
+                         {"inst": [program.pid], f"inst-child({child})": [child]})
+        os.write(program.stdin.fileno(), b"..")
+        segments = self.segments(2)
+        self.assertEqual({s["serviceInstance"] for s in segments.values()}, set(instances))
+        for segment in segments.values():
+            self.check_segment(segment, 200, 220)
+        os.write(program.stdin.fileno(), b"..")
+        self.assertEqual(program.wait(15), 0)
 
     def check_workers(self, port, instances):
         pids = {p: name for name, i in instances.items() for p in i["pids"]}

@@ -89,4 +89,4 @@ def make_with_package(name, version, requirements=()):
 def with_agent(version, *requirements):
     if version >= (3, 14):
         raise unittest.SkipTest("apache-skywalking 1.2.0 is for Python 3.8 to 3.13")
-    return make_with_package("agent", version, [AGENT, *requirements])
+    return make_with_package("-".join(["agent", *requirements]), version, [AGENT, *requirements])
