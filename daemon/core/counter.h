@@ -85,6 +85,8 @@
         X(PYTHONS_FREE_THREADED, "pythons_free_threaded",                                         \
                 "Python interpreters without a GIL, not supported: native stacks.")               \
         X(STACKS_CUT, "stacks_cut", "Stacks deeper than max_depth, cut at the leaf.")             \
+        X(STACKS_OVER, "stacks_over",                                                             \
+                "Stacks of waiting segments not taken: too many of a client in use.")             \
         X(BINARIES_LOADED, "binaries_loaded",                                                     \
                 "Binaries whose unwind tables and symbols were read.")                            \
         X(BINARIES_FAILED, "binaries_failed", "Binaries that could not be read.")                 \

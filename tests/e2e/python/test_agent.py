@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs with the real SkyWalking agent, profiled by swprofd."""
+
+import os
+import pathlib
+import select
+import socket
+import subprocess
+import sys
+import unittest
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import venvs  # noqa: E402
+from swprofd_test import Peer, SwprofdTest, wait_until  # noqa: E402
+from venvs import INTERPRETERS  # noqa: E402
+
+PERIOD_MS = 10
+MIDDLE = next((v for v in ((3, 11), (3, 10), (3, 12)) if INTERPRETERS[v]), (3, 11))
+
+
+def get(port, path="/"):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        return answer.read().decode()
+
+
+class AgentTest(SwprofdTest):
+    def environment(self, venv, oap=None, **more):
+        env = dict(venv.env, SWPROF="1", SWPROFD_SOCKET=self.daemon.span_socket, SW_AGENT_NAME="svc",
+                   SW_AGENT_INSTANCE_NAME="inst", SW_AGENT_COLLECTOR_BACKEND_SERVICES=oap or self.peer.grpc_address,
+                   SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL="1", SW_AGENT_METER_REPORTER_ACTIVE="false",
+                   SW_AGENT_LOG_REPORTER_ACTIVE="false",
+                   PYTHONDONTWRITEBYTECODE="1")
+        return {**env, **more}
+
+    def begin(self, command, env, **options):
+        log = open(self.folder / "program.log", "a+", encoding="utf-8")
+        self.addCleanup(log.close)
+        program = subprocess.Popen(command, env=env, cwd=HERE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
+                                   **options)
+
+        def end():
+            if program.poll() is None:
+                program.terminate()
+                try:
+                    program.wait(15)
+                except subprocess.TimeoutExpired:
+                    program.kill()
+                    program.wait()
+            program.stdout.close()
+            if program.stdin:
+                program.stdin.close()
+            if self.has_failed():
+                log.seek(0)
+                print(log.read()[-8000:], file=sys.stderr)
+
+        self.addCleanup(end)
+        return program
+
+    def line(self, program, timeout=30):
+        """Return: the program's next line."""
+        text = b""
+        while not text.endswith(b"\n"):
+            readable, _, _ = select.select([program.stdout], [], [], timeout)
+            self.assertTrue(readable, "the program says nothing")
+            byte = os.read(program.stdout.fileno(), 1)
+            self.assertTrue(byte, "the program ended early")
+            text += byte
+        return text.decode()
+
+    def wait_for_tasks(self, n=1):
+        """Return: the instances that have a running task, by name."""
+        def running():
+            status = self.daemon.status()
+            found = {t["instance"] for t in status["tasks"] if t["state"] == "running"}
+            instances = {i["instance"]: i for i in status["instances"] if i["instance"] in found}
+            return len(instances) >= n and instances
+        return wait_until(running, 30, f"a task of {n} instances")
+
+    def segments(self, n, timeout=15):
+        """The agent's, as the OAP has them."""
+        found = wait_until(lambda: len(s := self.peer.recorded()["segments"]) >= n and s, timeout, f"{n} segments")
+        return {s["traceSegmentId"]: s for s in found}
+
+    def check_segment(self, segment, low_ms, high_ms):
+        """Its snapshots: all of its time, in order."""
+        span = segment["spans"][-1]
+        snapshots = self.settled_snapshots(segment["traceSegmentId"])
+        self.assertTrue(snapshots, "no snapshots")
+        self.assert_contiguous(snapshots)
+        times = [s["time"] for s in snapshots]
+        self.assertGreaterEqual(times[0], span["startTime"] - 1)
+        self.assertLessEqual(times[-1], span["endTime"] + 1 + PERIOD_MS)
+        if not self.lost():
+            self.assertGreaterEqual(times[-1] - times[0], low_ms - 2 * PERIOD_MS)
+            self.assertLessEqual(times[-1] - times[0], max(high_ms, span["endTime"] - span["startTime"] + PERIOD_MS))
+
+
+class Demo(AgentTest):
+    """The demo of the blog, as it is."""
+
+    def demo(self, version):
+        venv = venvs.with_agent(version)
+        self.peer.create_task("svc", "/", period=PERIOD_MS, count=5)
+        demo = self.begin([venv.bin / "sw-python", "run", "python", "demo.py", "0"], self.environment(venv))
+        port = int(self.line(demo))
+        instance = self.wait_for_tasks()["inst"]
+        self.assertEqual((instance["language"], instance["agent"], instance["pids"]), ("python", True, [demo.pid]))
+        for _ in range(2):
+            self.assertIn("Despacito", get(port))
+        for segment in self.segments(2).values():
+            self.assertEqual((segment["service"], segment["serviceInstance"]), ("svc", "inst"))
+            self.check_segment(segment, 560, 580)
+        # What the daemon has sent is of these segments, and of no others.
+        recorded = self.peer.recorded()
+        self.assertEqual({s["segmentId"] for s in recorded["snapshots"]},
+                         {s["traceSegmentId"] for s in recorded["segments"]})
+
+
+def add(version):
+    setattr(Demo, f"test_{version[0]}_{version[1]:02}", lambda self: self.demo(version))
+
+
+for found in INTERPRETERS:
+    add(found)
+
+
+class Agent(AgentTest):
+    """What is of the agent, not of the interpreter."""
+
+    def setUp(self):
+        self.venv = venvs.with_agent(MIDDLE, "flask", "gunicorn")
+        super().setUp()
+
+    def test_agent_does_not_poll(self):
+        """The agent has an OAP of its own here, and the daemon asks another."""
+        other = Peer().start()
+        self.addCleanup(other.stop)
+        self.peer.create_task("svc", "/", period=PERIOD_MS)
+        other.create_task("svc", "/", period=PERIOD_MS)
+        demo = self.begin([self.venv.bin / "swprof", "run", "python", "demo.py", "0"],
+                          self.environment(self.venv, other.grpc_address, SWPROF=""))
+        port = int(self.line(demo))
+        self.wait_for_tasks()
+        get(port)
+        recorded = other.wait_until(lambda r: r["segments"] and len(self.peer.recorded()["polls"]) >= 3, 15)
+        self.assertEqual((recorded["polls"], recorded["snapshots"], recorded["finishes"]), ([], [], []))
+
+    def test_without_the_variable(self):
+        """The agent's own profiler works as ever, and nobody speaks to the daemon."""
+        env = self.environment(self.venv)
+        del env["SWPROF"]
+        demo = self.begin([self.venv.bin / "sw-python", "run", "python", "demo.py", "0"], env)
+        self.line(demo)
+        self.peer.wait_until(lambda r: r["polls"], 15)
+        self.assertEqual(self.daemon.status()["instances"], [])
+
+    def test_namespace(self):
+        self.peer.create_task("svc|ns", "/", period=PERIOD_MS)
+        demo = self.begin([self.venv.bin / "sw-python", "run", "python", "demo.py", "0"],
+                          self.environment(self.venv, SW_AGENT_NAMESPACE="ns"))
+        port = int(self.line(demo))
+        self.wait_for_tasks()
+        get(port)
+        (segment,) = self.segments(1).values()
+        self.assertEqual(segment["service"], "svc|ns")
+        self.check_segment(segment, 560, 580)
+
+    def test_fork(self):
+        """Both processes have agents, whose instances are the daemon's."""
+        self.peer.create_task("svc", "/fork", period=PERIOD_MS)
+        program = self.begin([self.venv.bin / "sw-python", "run", "python", "forking.py"],
+                             self.environment(self.venv, SW_AGENT_EXPERIMENTAL_FORK_SUPPORT="true"),
+                             stdin=subprocess.PIPE)
+        self.line(program)
+        self.wait_for_tasks()
+        os.write(program.stdin.fileno(), b".")      # now that the agent rests: gRPC does not like to be forked at work
+        pids = {int(self.line(program)) for _ in range(2)}
+        (child,) = pids - {program.pid}
+        instances = self.wait_for_tasks(2)
+        self.assertEqual({name: i["pids"] for name, i in instances.items()},
+                         {"inst": [program.pid], f"inst-child({child})": [child]})
+        os.write(program.stdin.fileno(), b"..")
+        segments = self.segments(2)
+        self.assertEqual({s["serviceInstance"] for s in segments.values()}, set(instances))
+        for segment in segments.values():
+            self.check_segment(segment, 200, 220)
+        os.write(program.stdin.fileno(), b"..")
+        self.assertEqual(program.wait(15), 0)
+
+    def check_workers(self, port, instances):
+        pids = {p: name for name, i in instances.items() for p in i["pids"]}
+        seen = set()
+
+        def ask():
+            seen.add(int(get(port, "/slow")))
+            return len(seen) == 2
+
+        wait_until(ask, 20, "both workers to be asked")
+        self.assertLessEqual(seen, set(pids))
+        wait_until(lambda: {s["serviceInstance"] for s in self.peer.recorded()["segments"]} == {pids[p] for p in seen},
+                   15, "segments of both workers")
+        profiled = {s["segmentId"] for s in wait_until(lambda: self.peer.recorded()["snapshots"], 15, "snapshots")}
+        n = 0
+        for segment in self.peer.recorded()["segments"]:
+            if segment["traceSegmentId"] in profiled:
+                n += 1
+                self.check_segment(segment, 200, 220)
+        self.assertGreaterEqual(n, 2)
+
+    def test_gunicorn(self):
+        port = free_port()
+        self.peer.create_task("svc", "/slow", period=PERIOD_MS, count=9)
+        server = self.begin([self.venv.bin / "sw-python", "run", "-p", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}",
+                             "app:app"], self.environment(self.venv))
+        instances = self.wait_for_tasks(3)
+        master = f"inst-master({server.pid})"
+        children = {name: i["pids"] for name, i in instances.items() if name != master}
+        self.assertEqual(children, {f"{master}-child({p})": [p] for (p,) in children.values()})
+        wait_until(lambda: can_connect(port), 15, "gunicorn to listen")
+        self.check_workers(port, instances)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    print("interpreters:", ", ".join(filter(None, INTERPRETERS.values())), file=sys.stderr)
+    unittest.main(verbosity=2)
