@@ -28,7 +28,7 @@ static const char help_text[] =
         "      --span-socket=PATH     socket for instrumented apps\n"
         "      --control-socket=PATH  socket for swprofctl\n"
         "      --state-dir=DIR        directory for what is kept over restarts\n"
-        "      --oap=HOST:PORT        the SkyWalking backend; empty: none\n"
+        "      --oap=HOST:PORT,...    the SkyWalking backend; empty: none\n"
         "      --capture=BACKEND      auto, bpf, bpf-syscall, bpf-iter or ptrace\n"
         "  -l, --log-level=LEVEL      error, warning, notice, info or debug\n"
         "      --record=FILE          for debugging: write the stack of a thread, raw\n"
@@ -51,7 +51,7 @@ static const struct {
         {"span-socket", "span_socket", 0},
         {"control-socket", "control_socket", 0},
         {"state-dir", "state_dir", 0},
-        {"oap", "oap.server", 0},
+        {"oap", "oap.servers", 0},
         {"capture", "capture.backend", 0},
         {"log-level", "log_level", 'l'},
 };

@@ -265,8 +265,8 @@ int manager_reload(Manager *m)
                         note_restart("span_socket");
                 if (strcmp(new.control_socket, old.control_socket) != 0)
                         note_restart("control_socket");
-                if (strcmp(new.oap_server, old.oap_server) != 0)
-                        note_restart("oap.server");
+                if (!new.oap_servers[0] != !m->session)
+                        note_restart("whether oap.servers names any");
                 if (new.capture_backend != old.capture_backend ||
                         new.capture_unwind != old.capture_unwind ||
                         new.capture_kernel_frames != old.capture_kernel_frames ||
@@ -282,8 +282,8 @@ int manager_reload(Manager *m)
                 m->config = new;
                 log_set_max_level(log_level_from_string(m->config.log_level));
                 core_set_config(m->core, &m->config);
-                if (m->session)
-                        session_set_config(m->session, &m->config);
+                if (m->session && m->config.oap_servers[0])
+                        session_set_config(m->session, &m->config, now_get());
                 if (m->listener)
                         listener_set_config(m->listener, &m->config);
                 config_deinit(&old);
@@ -410,8 +410,11 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
                 r = stack_table_new(&m->stacks, m->worker);
         if (r >= 0)
                 r = manager_start_capture(m);
-        if (r >= 0 && m->config.oap_server[0])
+        if (r >= 0 && m->config.oap_servers[0]) {
                 r = session_new(&m->session, &m->config, m->core, random_u32);
+                if (r > 0)
+                        r = error_origin(-EINVAL);
+        }
         if (r >= 0)
                 r = manager_start_sources(m);
         if (r < 0) {
@@ -472,7 +475,7 @@ int manager_run(Manager *m)
         int r;
 
         log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s", m->config.span_socket,
-                m->config.oap_server[0] ? m->config.oap_server : "not configured");
+                m->config.oap_servers[0] ? m->config.oap_servers : "not configured");
         /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
          * sampled from when its word is read. */
         realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE, SHARE_NS);

@@ -225,7 +225,8 @@ static void poller_beat(Poller *poller)
                 b->now.mono_ns + b->config->oap_heartbeat_interval_ms * NS_PER_MS;
         r = beat_encode(poller->instance, properties, &message, &size);
         if (r == 0)
-                r = rpc_call(b->rpc, properties ? METHOD_PROPERTIES : METHOD_KEEP_ALIVE,
+                r = connection_call(&b->connection,
+                        properties ? METHOD_PROPERTIES : METHOD_KEEP_ALIVE,
                         &(RpcBytes){message, size}, 1, b->config->oap_deadline_ms, beat_done,
                         poller);
         if (r < 0)
