@@ -252,6 +252,13 @@ static void note_restart(const char *key)
         log_warning("%s has changed: it takes effect when swprofd is restarted", key);
 }
 
+int manager_check_config(const Config *config)
+{
+        int r = session_check_config(config);
+
+        return r > 0 ? CONFIG_E_INVALID : error_trace(r);
+}
+
 int manager_reload(Manager *m)
 {
         Config new, old = m->config;
@@ -260,6 +267,11 @@ int manager_reload(Manager *m)
         sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu",
                 (unsigned long long)(mono_now_ns() / NS_PER_US));
         r = m->load(m->userdata, &new);
+        if (r == 0) {
+                r = manager_check_config(&new);
+                if (r)
+                        config_deinit(&new);
+        }
         if (r == 0) {
                 if (strcmp(new.span_socket, old.span_socket) != 0)
                         note_restart("span_socket");

@@ -50,6 +50,20 @@ int session_new(Session **ret, const Config *config, Core *core, uint32_t (*rand
         return 0;
 }
 
+int session_check_config(const Config *config)
+{
+        _cleanup_(credentials_deinit) Credentials credentials = {0};
+        _cleanup_(freep) char *error = NULL;
+        int r;
+
+        r = credentials_load(&credentials, config, &error);
+        if (r > 0) {
+                log_error("%s", error);
+                return SESSION_E_INVALID;
+        }
+        return error_trace(r);
+}
+
 /* Also those of a stream under way, which may have arrived. */
 static void session_log_undelivered(const Session *s)
 {

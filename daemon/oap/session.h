@@ -46,6 +46,9 @@ enum {
 int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void));
 Session *session_free(Session *s);
 DEFINE_CLEANUP(Session *, session_free)
+/* Whether the files that it names do; which do not is logged. Return: 0, SESSION_E_INVALID, -ENOMEM.
+ */
+int session_check_config(const Config *config);
 /* Names a server, too. What is under way to another one ends there. */
 void session_set_config(Session *s, const Config *config, Now now);
 

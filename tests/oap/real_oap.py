@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "peer"))
@@ -114,10 +115,10 @@ class _Process:
 class Postgresql:
     """A server with an empty database `skywalking`. It does not run as root."""
 
-    def __init__(self, folder):
+    def __init__(self):
         if not (POSTGRESQL / "postgres").exists():
             raise Missing("there is no PostgreSQL 15: packaging/setup real-oap installs it")
-        self.folder = pathlib.Path(folder)
+        self.folder = None
         self.user = {}
         if os.getuid() == 0:
             try:
@@ -142,24 +143,24 @@ class Postgresql:
             return False
         return True
 
-    def start(self):
-        self.folder.mkdir()
+    def start(self, log):
+        # Not in a folder of the test, which is its owner's alone.
+        self.folder = tempfile.TemporaryDirectory(prefix="swprofd-postgresql.")
+        data = pathlib.Path(self.folder.name) / "data"
         if self.user:
-            os.chown(self.folder, self.user["user"], self.user["group"])
-            # Folders of tests are their owner's alone.
-            for above in self.folder.parents:
-                if above.stat().st_uid == os.getuid() and above != pathlib.Path("/"):
-                    above.chmod(above.stat().st_mode | 0o011)
-        self._run("initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "-N")
-        self.server = _Process([POSTGRESQL / "postgres", "-D", self.folder / "data", "-p", str(self.port),
+            os.chown(self.folder.name, self.user["user"], self.user["group"])
+        self._run("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "-N")
+        self.server = _Process([POSTGRESQL / "postgres", "-D", data, "-p", str(self.port),
                                 "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-                                "-c", "fsync=off"], self.folder.with_name("postgresql.log"), cwd="/", **self.user)
+                                "-c", "fsync=off"], log, cwd="/", **self.user)
         wait_until(self._answers, 60, 0.2)
         self._run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "postgres", "skywalking")
 
     def stop(self):
         if self.server:
             self.server.stop(signal.SIGINT)
+        if self.folder:
+            self.folder.cleanup()
 
 
 class RealOap(Client):
@@ -173,7 +174,7 @@ class RealOap(Client):
         grpc_port, rest_port = grpc_port or ports[0], rest_port or ports[1]
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         super().__init__(f"127.0.0.1:{rest_port}")
-        self._postgresql = Postgresql(self._folder / "postgresql") if storage == "postgresql" else None
+        self._postgresql = Postgresql() if storage == "postgresql" else None
         self._env = {"OAP_GRPC_PORT": str(grpc_port), "OAP_REST_PORT": str(rest_port), "OAP_STORAGE": storage}
         if self._postgresql:
             self._env["OAP_JDBC_URL"] = f"jdbc:postgresql://127.0.0.1:{self._postgresql.port}/skywalking"
@@ -206,7 +207,7 @@ class RealOap(Client):
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             if self._postgresql:
-                self._postgresql.start()
+                self._postgresql.start(self._folder / "postgresql.log")
             self._server = _Process(
                 ["java", "-Xms256m", "-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp",
                  f"{self._write_config()}:{self._libs}/*",

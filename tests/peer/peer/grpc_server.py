@@ -65,7 +65,6 @@ class _Call:
     def __init__(self, store, method, context):
         metadata = dict(context.invocation_metadata())
         self.record = store.begin_call(method, metadata.get("authentication"))
-        self.record["compression"] = metadata.get("grpc-encoding")
         self._store = store
         self._context = context
         self._fault = store.take_fault(method)
