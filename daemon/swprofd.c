@@ -28,7 +28,7 @@ static const char help_text[] =
         "      --span-socket=PATH     socket for instrumented apps\n"
         "      --control-socket=PATH  socket for swprofctl\n"
         "      --state-dir=DIR        directory for what is kept over restarts\n"
-        "      --oap=HOST:PORT        the SkyWalking backend; empty: none\n"
+        "      --oap=HOST:PORT,...    the SkyWalking backend; empty: none\n"
         "      --capture=BACKEND      auto, bpf, bpf-syscall, bpf-iter or ptrace\n"
         "  -l, --log-level=LEVEL      error, warning, notice, info or debug\n"
         "      --record=FILE          for debugging: write the stack of a thread, raw\n"
@@ -51,7 +51,7 @@ static const struct {
         {"span-socket", "span_socket", 0},
         {"control-socket", "control_socket", 0},
         {"state-dir", "state_dir", 0},
-        {"oap", "oap.server", 0},
+        {"oap", "oap.servers", 0},
         {"capture", "capture.backend", 0},
         {"log-level", "log_level", 'l'},
 };
@@ -250,6 +250,8 @@ static int check_config(const Config *c)
 {
         _cleanup_(freep) char *text = config_format(c);
 
+        if (manager_check_config(c) != 0)
+                return EXIT_FAILURE;
         if (!text || fputs(text, stdout) < 0 || fflush(stdout) < 0) {
                 log_error("cannot print the configuration: %s", strerror(errno));
                 return EXIT_FAILURE;
@@ -272,11 +274,20 @@ static int record(const Options *o)
         r = apply_options(o, &config);
         if (r == 0) {
                 log_set_max_level(log_level_from_string(config.log_level));
-                prctl(PR_SET_DUMPABLE, 0);
                 r = recorder_run(&config, &o->record);
         }
         config_deinit(&config);
         return r == WRONG_USAGE ? WRONG_USAGE : r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* Copies of other processes' stacks are in our memory, and the OAP's token and our key: never in a
+ * core dump, nor for other processes to read. */
+static void forbid_core_dumps(void)
+{
+        const struct rlimit none = {0, 0};
+
+        if (prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+                log_warning("cannot forbid core dumps: %s", strerror(errno));
 }
 
 /* Clients and sampled threads take some descriptors each; systemd's soft limit is 1024. */
@@ -299,6 +310,7 @@ int main(int argc, char **argv)
         sigset_t signals;
         int r;
 
+        forbid_core_dumps();
         r = parse_options(argc, argv, &options);
         if (r >= 0)
                 return r;
@@ -325,8 +337,6 @@ int main(int argc, char **argv)
         sigaddset(&signals, SIGHUP);
         sigprocmask(SIG_BLOCK, &signals, NULL);
         signal(SIGPIPE, SIG_IGN);
-        /* Copies of other processes' stacks are in our memory: never in a core dump. */
-        prctl(PR_SET_DUMPABLE, 0);
         raise_file_limit();
 
         r = manager_new(&m, &config, options.config ? options.config : DEFAULT_CONFIG, load_config,

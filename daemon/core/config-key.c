@@ -24,6 +24,7 @@ static const char *const log_levels[] = {"error", "warning", "notice", "info", "
 static const char *const backends[] = {"auto", "bpf", "bpf-syscall", "bpf-iter", "ptrace", NULL};
 static const char *const unwind_modes[] = {"dwarf", "fp", NULL};
 static const char *const python_modes[] = {"python", "mixed", NULL};
+static const char *const compressions[] = {"none", "gzip", NULL};
 static const char *const report_modes[] = {"auto", "never", NULL};
 
 /* clang-format off */
@@ -46,9 +47,30 @@ const ConfigKey config_keys[] = {
         TOP(state_dir, CONFIG_PATH, .max = 4095, .default_value = "/var/lib/swprofd",
                 .help = "Directory for what is kept over restarts."),
 
-        KEY(oap, server, oap_server, CONFIG_SERVER, .max = 261, .default_value = "127.0.0.1:11800",
+        KEY(oap, servers, oap_servers, CONFIG_SERVERS, .max = 4095,
+                .default_value = "127.0.0.1:11800",
                 .env = "SW_AGENT_COLLECTOR_BACKEND_SERVICES",
-                .help = "The gRPC address of the SkyWalking backend, host:port; empty: none."),
+                .help = "The gRPC addresses of the SkyWalking backend, host:port,host:port; empty: none."),
+        KEY(oap, failover, oap_failover_ms, CONFIG_DURATION,
+                .min = 500 * MS, .max = 10 * MINUTE, .default_value = "3s",
+                .help = "How long a server may give no sign of life until another one is tried."),
+        KEY(oap, tls, oap_tls, CONFIG_BOOL, .default_value = "false", .env = "SW_AGENT_FORCE_TLS",
+                .help = "Whether to speak TLS with the backend."),
+        KEY(oap, ca_file, oap_ca_file, CONFIG_FILE, .max = 4095, .default_value = "",
+                .help = "Authorities of the backend's certificate; empty: the system's."),
+        KEY(oap, certificate_file, oap_certificate_file, CONFIG_FILE, .max = 4095,
+                .default_value = "",
+                .help = "Certificate to show to the backend; empty: none."),
+        KEY(oap, key_file, oap_key_file, CONFIG_FILE, .max = 4095, .default_value = "",
+                .help = "Private key of that certificate."),
+        KEY(oap, server_name, oap_server_name, CONFIG_NAME, .max = 255, .default_value = "",
+                .help = "Name in the backend's certificate; empty: the one in oap.servers."),
+        KEY(oap, authentication, oap_authentication, CONFIG_SECRET, .max = 4095,
+                .default_value = "env:SW_AGENT_AUTHENTICATION",
+                .help = "Where the backend's token is: env:NAME or file:PATH; empty: none."),
+        KEY(oap, compression, oap_compression, CONFIG_WORD, .words = compressions,
+                .default_value = "none",
+                .help = "How what is sent is compressed."),
         KEY(oap, poll_interval, oap_poll_interval_ms, CONFIG_DURATION,
                 .min = 100 * MS, .max = HOUR, .default_value = "20s",
                 .env = "SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL", .env_unit = "s",
@@ -207,8 +229,6 @@ static bool is_server(const char *s)
         size_t host_size, digits;
         uint64_t number;
 
-        if (!s[0])
-                return true;
         if (!port)
                 return false;
         host_size = (size_t)(port - host);
@@ -223,6 +243,37 @@ static bool is_server(const char *s)
                 if (!isalnum((unsigned char)host[i]) && !strchr("-._", host[i]))
                         return false;
         return host_size > 0;
+}
+
+static bool is_servers(const char *s)
+{
+        char server[256 + sizeof(":65535")];
+
+        while (s[0]) {
+                size_t n = strcspn(s, ",");
+
+                if (n >= sizeof(server))
+                        return false;
+                memcpy(server, s, n);
+                server[n] = '\0';
+                if (!is_server(server) || (s[n] && !s[n + 1]))
+                        return false;
+                s += n + (s[n] == ',');
+        }
+        return true;
+}
+
+static bool is_env_name(const char *s)
+{
+        return s[0] && strlen(s) == strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                              "0123456789_");
+}
+
+static bool is_secret_source(const char *s)
+{
+        if (strncmp(s, "env:", 4) == 0)
+                return is_env_name(s + 4);
+        return !s[0] || strncmp(s, "file:/", 6) == 0;
 }
 
 static int text_set(char **value, const char *text)
@@ -258,10 +309,18 @@ int config_key_set(const ConfigKey *k, Config *c, const char *text)
                 if (text[0] != '/' || !is_plain_text(text, k->max))
                         return CONFIG_E_INVALID;
                 return text_set(value, text);
+        case CONFIG_FILE:
+                if ((text[0] && text[0] != '/') || !is_plain_text(text, k->max))
+                        return CONFIG_E_INVALID;
+                return text_set(value, text);
         case CONFIG_NAME:
                 return is_plain_text(text, k->max) ? text_set(value, text) : CONFIG_E_INVALID;
-        case CONFIG_SERVER:
-                if (!is_plain_text(text, k->max) || !is_server(text))
+        case CONFIG_SERVERS:
+                if (!is_plain_text(text, k->max) || !is_servers(text))
+                        return CONFIG_E_INVALID;
+                return text_set(value, text);
+        case CONFIG_SECRET:
+                if (!is_plain_text(text, k->max) || !is_secret_source(text))
                         return CONFIG_E_INVALID;
                 return text_set(value, text);
         case CONFIG_BOOL:
@@ -319,8 +378,10 @@ char *config_key_format(const ConfigKey *k, const Config *c)
         case CONFIG_WORD_TEXT:
                 return strdup(*(char *const *)value);
         case CONFIG_PATH:
+        case CONFIG_FILE:
         case CONFIG_NAME:
-        case CONFIG_SERVER:
+        case CONFIG_SERVERS:
+        case CONFIG_SECRET:
                 return text_format(*(char *const *)value);
         case CONFIG_BOOL:
                 return strdup(*(const bool *)value ? "true" : "false");
@@ -346,11 +407,18 @@ void config_key_describe(const ConfigKey *k, char *ret, size_t size)
         case CONFIG_PATH:
                 snprintf(ret, size, "an absolute path of at most %u ASCII characters", k->max);
                 return;
+        case CONFIG_FILE:
+                snprintf(ret, size, "an absolute path of at most %u ASCII characters, or \"\"",
+                        k->max);
+                return;
         case CONFIG_NAME:
                 snprintf(ret, size, "a name of at most %u ASCII characters, or \"\"", k->max);
                 return;
-        case CONFIG_SERVER:
-                snprintf(ret, size, "the host:port of one server (not a list), or \"\"");
+        case CONFIG_SERVERS:
+                snprintf(ret, size, "host:port, or several with commas between, or \"\"");
+                return;
+        case CONFIG_SECRET:
+                snprintf(ret, size, "env:NAME, file:/PATH, or \"\"");
                 return;
         case CONFIG_BOOL:
                 snprintf(ret, size, "true or false");

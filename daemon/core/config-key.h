@@ -8,8 +8,10 @@
 typedef enum ConfigType {
         CONFIG_WORD_TEXT, /* char *, one of the words */
         CONFIG_PATH,      /* char *, absolute, at most `max` bytes */
+        CONFIG_FILE,      /* char *, absolute path or empty, at most `max` bytes */
         CONFIG_NAME,      /* char *, may be empty, at most `max` bytes */
-        CONFIG_SERVER,    /* char *, host:port or empty */
+        CONFIG_SERVERS,   /* char *, host:port,host:port… or empty */
+        CONFIG_SECRET,    /* char *, where one is: env:NAME, file:PATH, or empty; never itself */
         CONFIG_BOOL,      /* bool */
         CONFIG_WORD,      /* int, index of one of the words */
         CONFIG_NUMBER,    /* uint32_t, as those below, from `min` to `max` */

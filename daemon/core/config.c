@@ -117,6 +117,10 @@ static int fail_value(Parser *p, yaml_mark_t at, const ConfigKey *k, const char 
         char allowed[128];
 
         config_key_describe(k, allowed, sizeof(allowed));
+        /* What is there may be the secret. */
+        if (k->type == CONFIG_SECRET)
+                return parser_fail(
+                        p, at, "%s must say where the secret is: %s", k->full_name, allowed);
         return parser_fail(p, at, "%s is '%.64s': it must be %s", k->full_name, value, allowed);
 }
 
@@ -411,7 +415,12 @@ void config_deinit(Config *c)
         free(c->control_socket);
         free(c->control_group);
         free(c->state_dir);
-        free(c->oap_server);
+        free(c->oap_servers);
+        free(c->oap_ca_file);
+        free(c->oap_certificate_file);
+        free(c->oap_key_file);
+        free(c->oap_server_name);
+        free(c->oap_authentication);
         *c = (Config){0};
 }
 

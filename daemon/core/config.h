@@ -37,6 +37,11 @@ typedef enum ReportSegments {
         REPORT_SEGMENTS_NEVER,
 } ReportSegments;
 
+typedef enum Compression {
+        COMPRESSION_NONE,
+        COMPRESSION_GZIP,
+} Compression;
+
 typedef struct Config {
         char *log_level;
         char *span_socket;
@@ -44,7 +49,15 @@ typedef struct Config {
         char *control_group; /* may use the control socket, beside root; may not exist */
         char *state_dir;
 
-        char *oap_server; /* host:port; empty: no OAP */
+        char *oap_servers;        /* host:port, with commas between; empty: no OAP */
+        uint32_t oap_failover_ms; /* without a sign of life, until another server is tried */
+        bool oap_tls;
+        char *oap_ca_file;          /* empty: the system's authorities */
+        char *oap_certificate_file; /* empty: none */
+        char *oap_key_file;         /* of the certificate */
+        char *oap_server_name;      /* that certificates are to have; empty: that of oap_servers */
+        char *oap_authentication;   /* where the token is: env:NAME, file:PATH; empty: none */
+        int oap_compression;        /* Compression */
         uint32_t oap_poll_interval_ms;
         uint32_t oap_deadline_ms;
         uint32_t oap_batch_interval_ms;

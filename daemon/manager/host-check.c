@@ -243,17 +243,13 @@ static int try_connect(const struct addrinfo *a)
         return error_origin(-error);
 }
 
-static void check_oap(const Config *config, FILE *f)
+static void check_server(const char *server, FILE *f)
 {
         struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *addresses = NULL;
-        const char *server = config->oap_server, *colon = strrchr(server, ':');
+        const char *colon = strrchr(server, ':');
         char host[256];
         int r;
 
-        if (!server[0] || !colon) {
-                print_fact(f, "oap", FOUND_NO, "oap.server", "none is configured");
-                return;
-        }
         snprintf(host, sizeof(host), "%.*s", (int)(colon - server), server);
         /* [::1]:11800 */
         if (host[0] == '[' && strchr(host, ']')) {
@@ -262,7 +258,7 @@ static void check_oap(const Config *config, FILE *f)
         }
         r = getaddrinfo(host, colon + 1, &hints, &addresses);
         if (r) {
-                print_fact(f, "oap", FOUND_NO, "oap.server, or the resolver's configuration",
+                print_fact(f, "oap", FOUND_NO, "oap.servers, or the resolver's configuration",
                         "%s: %s", server, gai_strerror(r));
                 return;
         }
@@ -271,8 +267,22 @@ static void check_oap(const Config *config, FILE *f)
                 r = try_connect(a);
         freeaddrinfo(addresses);
         print_fact(f, "oap", r ? FOUND_NO : FOUND_YES,
-                "start it, or mend oap.server or what is between", "%s: %s", server,
+                "start it, or mend oap.servers or what is between", "%s: %s", server,
                 r ? strerror(-r) : "accepts connections");
+}
+
+static int check_oap(const Config *config, FILE *f)
+{
+        _cleanup_(freep) char *servers = strdup(config->oap_servers);
+        char *rest = servers, *server;
+
+        if (!servers)
+                return error_origin(-ENOMEM);
+        if (!servers[0])
+                print_fact(f, "oap", FOUND_NO, "oap.servers", "none is configured");
+        while (servers[0] && (server = strsep(&rest, ",")))
+                check_server(server, f);
+        return 0;
 }
 
 int host_check(const Config *config, FILE *f)
@@ -290,7 +300,8 @@ int host_check(const Config *config, FILE *f)
                 r = check_backend(config, f, CAPTURE_BACKEND_PTRACE, "ptrace");
         if (r == 0)
                 r = check_choice(config, f);
-        check_oap(config, f);
+        if (r == 0)
+                r = check_oap(config, f);
         if (r == 0 && ferror(f))
                 r = error_origin(-EIO);
         return error_trace(r);

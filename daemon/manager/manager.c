@@ -254,6 +254,13 @@ static void note_restart(const char *key)
         log_warning("%s has changed: it takes effect when swprofd is restarted", key);
 }
 
+int manager_check_config(const Config *config)
+{
+        int r = session_check_config(config);
+
+        return r > 0 ? CONFIG_E_INVALID : error_trace(r);
+}
+
 int manager_reload(Manager *m)
 {
         Config new, old = m->config;
@@ -263,12 +270,17 @@ int manager_reload(Manager *m)
                 (unsigned long long)(mono_now_ns() / NS_PER_US));
         r = m->load(m->userdata, &new);
         if (r == 0) {
+                r = manager_check_config(&new);
+                if (r)
+                        config_deinit(&new);
+        }
+        if (r == 0) {
                 if (strcmp(new.span_socket, old.span_socket) != 0)
                         note_restart("span_socket");
                 if (strcmp(new.control_socket, old.control_socket) != 0)
                         note_restart("control_socket");
-                if (strcmp(new.oap_server, old.oap_server) != 0)
-                        note_restart("oap.server");
+                if (!new.oap_servers[0] != !m->session)
+                        note_restart("whether oap.servers names any");
                 if (new.capture_backend != old.capture_backend ||
                         new.capture_unwind != old.capture_unwind ||
                         new.capture_kernel_frames != old.capture_kernel_frames ||
@@ -284,8 +296,8 @@ int manager_reload(Manager *m)
                 m->config = new;
                 log_set_max_level(log_level_from_string(m->config.log_level));
                 core_set_config(m->core, &m->config);
-                if (m->session)
-                        session_set_config(m->session, &m->config);
+                if (m->session && m->config.oap_servers[0])
+                        session_set_config(m->session, &m->config, now_get());
                 if (m->listener)
                         listener_set_config(m->listener, &m->config);
                 config_deinit(&old);
@@ -412,8 +424,11 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
                 r = stack_table_new(&m->stacks, m->worker);
         if (r >= 0)
                 r = manager_start_capture(m);
-        if (r >= 0 && m->config.oap_server[0])
+        if (r >= 0 && m->config.oap_servers[0]) {
                 r = session_new(&m->session, &m->config, m->core, random_u32);
+                if (r > 0)
+                        r = error_origin(-EINVAL);
+        }
         if (r >= 0)
                 r = manager_start_sources(m);
         if (r < 0) {
@@ -474,7 +489,7 @@ int manager_run(Manager *m)
         int r;
 
         log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s", m->config.span_socket,
-                m->config.oap_server[0] ? m->config.oap_server : "not configured");
+                m->config.oap_servers[0] ? m->config.oap_servers : "not configured");
         /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
          * sampled from when its word is read. */
         realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE, SHARE_NS);

@@ -17,6 +17,10 @@ typedef struct Manager Manager;
  * Logs what is wrong. Return: 0, CONFIG_E_INVALID (logged), -errno. */
 typedef int (*ManagerLoadConfig)(void *userdata, Config *ret);
 
+/* Whether the files that a configuration names do; which do not is logged. Return: 0,
+ * CONFIG_E_INVALID, -ENOMEM. */
+int manager_check_config(const Config *config);
+
 /*
  * Binds the sockets (or takes the passed ones), loads the BPF programs, starts the threads.
  * SIGTERM, SIGINT and SIGHUP must be blocked by the caller, before any thread exists. Takes *config

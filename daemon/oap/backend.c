@@ -14,29 +14,49 @@
 #define BACKOFF_MAX_MS        20000
 #define BACKOFF_MAX_DOUBLINGS 5 /* 2^5 seconds are more than the maximum */
 #define UNSUPPORTED_RETRY_MS  3600000
+/* Daemons that lose a server together do not turn to the next one in the same moment. */
+#define SWITCH_JITTER_MS 200
 
 int backend_init(Backend *b, const Config *config, uint32_t (*random)(void))
 {
+        _cleanup_(freep) char *error = NULL;
         Backend new = {.config = config, .random = random, .status = -1, .limit = LOG_LIMIT_INIT};
         int r;
 
-        new.server = strdup(config->oap_server);
-        if (!new.server)
-                return error_origin(-ENOMEM);
-        r = rpc_client_new(&new.rpc, new.server);
-        if (r < 0) {
-                backend_deinit(&new);
-                return error_trace(r);
+        r = connection_init(&new.connection, config, random, &error);
+        if (r > 0) {
+                log_error("%s", error);
+                return BACKEND_E_INVALID;
         }
+        if (r < 0)
+                return error_trace(r);
         *b = new;
         return 0;
 }
 
 void backend_deinit(Backend *b)
 {
-        b->rpc = rpc_client_free(b->rpc);
-        free(b->server);
-        b->server = NULL;
+        connection_deinit(&b->connection);
+}
+
+void backend_set_config(Backend *b, const Config *config)
+{
+        _cleanup_(freep) char *error = NULL;
+        bool changed = false;
+        int r;
+
+        r = connection_set_config(&b->connection, config, b->now.mono_ns, &changed, &error);
+        if (r)
+                log_error("%s; the old connection to the OAP stays", error ?: strerror(-r));
+        b->config = config;
+        if (!changed)
+                return;
+        for (int i = 0; i < N_LANES; i++)
+                b->lanes[i] = (Lane){.n_calls = b->lanes[i].n_calls};
+        b->status = -1;
+        b->error[0] = '\0';
+        b->last_success_mono_ns = 0;
+        log_info("Connecting to OAP %s", connection_server(&b->connection));
 }
 
 uint64_t backend_random(const Backend *b, uint64_t n)
@@ -99,29 +119,98 @@ bool backend_took_nothing(const RpcResult *result)
                result->status == RPC_UNAUTHENTICATED;
 }
 
-static void backend_log_state(Backend *b, int status)
+/* Whoever set it up has something to mend. */
+static bool is_refusal(int status)
+{
+        return status == RPC_PERMISSION_DENIED || status == RPC_UNAUTHENTICATED ||
+               status == RPC_UNTRUSTED;
+}
+
+/* What the message of gRPC does not say: servers that want something else just hang up. */
+static const char *hint(const Backend *b, int status, const char *message)
+{
+        const Credentials *credentials = &b->connection.credentials;
+
+        if (status != RPC_UNAVAILABLE)
+                return "";
+        if (credentials->tls && strstr(message, "wrong version number"))
+                return " (oap.tls is true: does it speak TLS?)";
+        if (!strstr(message, "Socket closed") && !strstr(message, "onnection reset"))
+                return "";
+        if (!credentials->tls)
+                return " (does it ask for oap.tls?)";
+        return credentials->certificate ? " (does it take oap.certificate_file?)"
+                                        : " (does it ask for oap.certificate_file?)";
+}
+
+static void backend_log_state(Backend *b, int status, const char *server)
 {
         unsigned suppressed;
 
-        if (status == b->status || !log_limit(&b->limit, &suppressed))
+        if (status == b->status && (!is_refusal(status) || strcmp(b->error, b->logged_error) == 0))
+                return;
+        if (!log_limit(&b->limit, &suppressed))
                 return;
         b->status = status;
+        memcpy(b->logged_error, b->error, sizeof(b->error));
         if (status == RPC_OK)
-                log_info("OAP %s is ready", b->server);
+                log_info("OAP %s is ready", server);
         else if (status == RPC_UNIMPLEMENTED)
-                log_warning("OAP %s has no trace profiling (%s); looking again every hour",
-                        b->server, b->error);
-        else if (status == RPC_PERMISSION_DENIED || status == RPC_UNAUTHENTICATED)
-                log_warning("OAP %s refuses us, does it ask for a token? %s; trying again",
-                        b->server, b->error);
+                log_warning("OAP %s has no trace profiling (%s); looking again every hour", server,
+                        b->error);
+        else if (status == RPC_UNTRUSTED)
+                log_error("OAP %s is not trusted: %s; trying again", server, b->error);
+        else if (is_refusal(status))
+                log_error("OAP %s refuses us, %s: %s; trying again", server,
+                        b->connection.credentials.token
+                                ? "is the token of oap.authentication wrong?"
+                                : "does it ask for oap.authentication?",
+                        b->error);
         else
-                log_warning("OAP %s is failing: %s; trying again", b->server, b->error);
+                log_warning("OAP %s is failing: %s; trying again", server, b->error);
+}
+
+/* Another server: nothing is known about how it takes what. */
+static void backend_restart_lanes(Backend *b, ConnectionNext next)
+{
+        for (int i = 0; i < N_LANES; i++) {
+                Lane *lane = &b->lanes[i];
+
+                if (lane->unsupported)
+                        lane->n_failures = 0;
+                lane->unsupported = false;
+                /* Snapshots and trace segments follow once an empty stream was taken. */
+                if (lane->n_failures == 0 && (i == LANE_SNAPSHOT || i == LANE_SEGMENT))
+                        lane->n_failures = 1;
+                if (next == CONNECTION_SWITCHED)
+                        lane->retry_mono_ns = b->now.mono_ns +
+                                              backend_random(b, SWITCH_JITTER_MS + 1) * NS_PER_MS;
+        }
+}
+
+/* Lets the connection go on to another server if it will. */
+static ConnectionNext backend_fail_over(Backend *b, int status)
+{
+        /* The name goes with the server that is left. */
+        _cleanup_(freep) char *left = strdup(connection_server(&b->connection));
+        ConnectionNext next = connection_failed(&b->connection, status, b->now.mono_ns);
+        unsigned suppressed;
+
+        if (next != CONNECTION_SWITCHED || is_refusal(status) || status == RPC_UNIMPLEMENTED)
+                backend_log_state(b, status, left ?: "?");
+        else if (log_limit(&b->limit, &suppressed))
+                log_warning("OAP %s is failing: %s; going on with %s", left ?: "?", b->error,
+                        connection_server(&b->connection));
+        if (next == CONNECTION_SWITCHED)
+                b->status = status; /* that the next one is ready is news */
+        return next;
 }
 
 static void lane_succeeded(Backend *b, Lane *lane)
 {
         bool recovered = lane->n_failures > 0;
 
+        connection_succeeded(&b->connection);
         lane->n_failures = 0;
         lane->unsupported = false;
         b->last_success_mono_ns = b->now.mono_ns;
@@ -130,40 +219,51 @@ static void lane_succeeded(Backend *b, Lane *lane)
                 if (!b->lanes[i].unsupported)
                         b->lanes[i].retry_mono_ns = b->now.mono_ns;
         if (!backend_failing(b) && !backend_unsupported(b))
-                backend_log_state(b, RPC_OK);
+                backend_log_state(b, RPC_OK, connection_server(&b->connection));
 }
 
 static void lane_failed(Backend *b, LaneId id, int status, const char *message)
 {
         Lane *lane = &b->lanes[id];
         uint64_t max_ms = BACKOFF_MAX_MS;
-        bool was_unsupported = lane->unsupported;
+        bool needed = id == LANE_POLL || id == LANE_SNAPSHOT;
+        ConnectionNext next = CONNECTION_WAIT;
 
         if (lane->n_failures < BACKOFF_MAX_DOUBLINGS)
                 max_ms = BACKOFF_BASE_MS << lane->n_failures;
         lane->n_failures++;
         lane->failed_mono_ns = b->now.mono_ns;
+        lane->retry_mono_ns = b->now.mono_ns + backend_random(b, max_ms + 1) * NS_PER_MS;
+        snprintf(b->error, sizeof(b->error), "%s%s%s%s", rpc_status_name(status),
+                *message ? ": " : "", message, hint(b, status, message));
+        if (id == LANE_SEGMENT && status == RPC_UNIMPLEMENTED) {
+                if (!lane->unsupported)
+                        log_warning("OAP %s takes no trace segments; looking again every hour",
+                                connection_server(&b->connection));
+        } else if (!needed && status == RPC_UNIMPLEMENTED) {
+                backend_log_state(b, status, connection_server(&b->connection));
+        } else {
+                next = backend_fail_over(b, status);
+        }
+        if (next != CONNECTION_WAIT) {
+                backend_restart_lanes(b, next);
+                return;
+        }
         lane->unsupported = status == RPC_UNIMPLEMENTED && id != LANE_FINISH;
-        lane->retry_mono_ns =
-                b->now.mono_ns + NS_PER_MS * (lane->unsupported ? UNSUPPORTED_RETRY_MS
-                                                                : backend_random(b, max_ms + 1));
-        snprintf(b->error, sizeof(b->error), "%s%s%s", rpc_status_name(status),
-                *message ? ": " : "", message);
-        if (id != LANE_SEGMENT || !lane->unsupported)
-                backend_log_state(b, status);
-        else if (!was_unsupported)
-                log_warning("OAP %s takes no trace segments; looking again every hour", b->server);
+        if (lane->unsupported)
+                lane->retry_mono_ns = b->now.mono_ns + NS_PER_MS * UNSUPPORTED_RETRY_MS;
 }
 
 void backend_failed(Backend *b, LaneId id, int r)
 {
-        lane_failed(b, id, RPC_RESOURCE_EXHAUSTED, strerror(-r));
+        lane_failed(b, id, RPC_NO_MEMORY, strerror(-r));
 }
 
 int backend_call(Backend *b, LaneId id, const char *method, const RpcBytes *messages, size_t n,
         RpcDone done, void *userdata)
 {
-        int r = rpc_call(b->rpc, method, messages, n, b->config->oap_deadline_ms, done, userdata);
+        int r = connection_call(
+                &b->connection, method, messages, n, b->config->oap_deadline_ms, done, userdata);
 
         if (r < 0) {
                 backend_failed(b, id, r);
@@ -181,6 +281,12 @@ bool backend_ended(Backend *b, LaneId id, uint64_t started_mono_ns, const RpcRes
         assert(lane->n_calls > 0);
         lane->n_calls--;
         counter_add(result->status == RPC_OK ? COUNTER_CALLS_OK : COUNTER_CALLS_FAILED, 1);
+        if (connection_is_stale(&b->connection, started_mono_ns)) {
+                /* It says nothing about the server of now, which may take no more than that one. */
+                if (result->status != RPC_OK && lane->n_failures == 0)
+                        lane->n_failures = id == LANE_SNAPSHOT || id == LANE_SEGMENT;
+                return false;
+        }
         if (result->status == RPC_OK) {
                 lane_succeeded(b, lane);
                 return failing;
@@ -189,6 +295,19 @@ bool backend_ended(Backend *b, LaneId id, uint64_t started_mono_ns, const RpcRes
         if (!failing || started_mono_ns >= lane->failed_mono_ns)
                 lane_failed(b, id, result->status, result->message);
         return false;
+}
+
+void backend_step(Backend *b)
+{
+        char message[64];
+
+        if (connection_stalled(&b->connection, b->now.mono_ns)) {
+                snprintf(message, sizeof(message), "no sign of life for %u ms",
+                        b->connection.failover_ms);
+                lane_failed(b, LANE_POLL, RPC_DEADLINE_EXCEEDED, message);
+        }
+        if (connection_step(&b->connection, b->now.mono_ns))
+                log_info("OAP %s is back: returning to it", connection_server(&b->connection));
 }
 
 void backend_lane_rest(Backend *b, LaneId id)

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "core/config.h"
-#include "oap/rpc.h"
+#include "oap/connection.h"
 #include "util/log.h"
 #include "util/time.h"
 
@@ -18,7 +18,8 @@
  * back-off; then one call at a time is tried until one succeeds. A lane of client streams tries
  * with an empty stream, which is harmless and tells whether the real one would be taken.
  * UNIMPLEMENTED closes a lane for an hour, and if it is one that profiling cannot do without, the
- * others as well.
+ * others as well. When the connection goes on to another server instead, the lanes are tried there
+ * at once.
  */
 
 typedef enum LaneId {
@@ -39,20 +40,29 @@ typedef struct Lane {
 
 typedef struct Backend {
         const Config *config;
-        RpcClient *rpc;
+        Connection connection;
         uint32_t (*random)(void);
         Now now; /* of the current step or dispatch */
-        char *server;
         Lane lanes[N_LANES];
         int status; /* as last logged, -1: nothing yet */
-        char error[256];
+        char error[512], logged_error[512];
         uint64_t last_success_mono_ns;
         LogLimit limit;
 } Backend;
 
-/* Return: 0, -errno. */
+/* Return: 0; BACKEND_E_INVALID: the configuration names files that do not do, logged; -errno. */
+enum {
+        _BACKEND_E_SUCCESS,
+        BACKEND_E_INVALID,
+};
 int backend_init(Backend *b, const Config *config, uint32_t (*random)(void));
 void backend_deinit(Backend *b);
+/* Servers and credentials that are new replace the old; if they do not do, that is logged, and the
+ * old ones stay. */
+void backend_set_config(Backend *b, const Config *config);
+
+/* Watches over the connection. */
+void backend_step(Backend *b);
 
 /* When a call of that lane may start; UINT64_MAX: not before another has ended. */
 uint64_t backend_open_mono_ns(const Backend *b, LaneId id);
@@ -61,7 +71,7 @@ bool backend_open(const Backend *b, LaneId id);
 bool backend_lane_failing(const Backend *b, LaneId id);
 
 /*
- * rpc_call(), counted to the lane; `done` calls backend_ended() first. When there is no memory for
+ * A call to the server of the moment, counted to the lane; `done` calls backend_ended() first. When there is no memory for
  * it, the lane is closed for a while.
  *
  * Return: 0, -ENOMEM.

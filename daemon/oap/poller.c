@@ -166,10 +166,17 @@ static void poll_done(void *userdata, const RpcResult *result)
         poller_release(poller);
 }
 
+uint32_t poller_delay_ms(uint32_t interval_ms, bool first, uint32_t random)
+{
+        uint32_t spread_ms = first ? interval_ms : interval_ms / 5;
+
+        return interval_ms - spread_ms / 2 + random % (spread_ms + 1);
+}
+
 static void poller_poll(Poller *poller)
 {
         Backend *b = poller->pollers->backend;
-        uint64_t interval_ns = b->config->oap_poll_interval_ms * NS_PER_MS;
+        bool first = poller->started_mono_ns == 0;
         const Instance *i = poller->instance;
         _cleanup_(freep) void *message = NULL;
         size_t size;
@@ -186,8 +193,9 @@ static void poller_poll(Poller *poller)
                 return;
         poller->polling = true;
         poller->started_mono_ns = b->now.mono_ns;
-        poller->due_mono_ns = b->now.mono_ns + interval_ns - interval_ns / 10 +
-                              backend_random(b, interval_ns / 5 / NS_PER_MS + 1) * NS_PER_MS;
+        poller->due_mono_ns =
+                b->now.mono_ns +
+                poller_delay_ms(b->config->oap_poll_interval_ms, first, b->random()) * NS_PER_MS;
 }
 
 /* ---- heartbeats ---- */
@@ -225,7 +233,8 @@ static void poller_beat(Poller *poller)
                 b->now.mono_ns + b->config->oap_heartbeat_interval_ms * NS_PER_MS;
         r = beat_encode(poller->instance, properties, &message, &size);
         if (r == 0)
-                r = rpc_call(b->rpc, properties ? METHOD_PROPERTIES : METHOD_KEEP_ALIVE,
+                r = connection_call(&b->connection,
+                        properties ? METHOD_PROPERTIES : METHOD_KEEP_ALIVE,
                         &(RpcBytes){message, size}, 1, b->config->oap_deadline_ms, beat_done,
                         poller);
         if (r < 0)

@@ -4,24 +4,19 @@
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
-#include "oap/rpc.h"
+#include "oap/rpc-private.h"
 #include "util/error.h"
 #include "util/list.h"
 #include "util/log.h"
-#include "version.h"
-
-/* Replies are lists of commands; this is far above any real one. */
-#define RECEIVE_MAX_BYTES    (4 * 1024 * 1024)
-#define RECONNECT_INITIAL_MS 1000
-#define RECONNECT_MAX_MS     20000
+#include "util/time.h"
 
 typedef struct RpcCall RpcCall;
 
@@ -34,6 +29,7 @@ struct RpcCall {
         ListLink link;       /* client's calls */
         ListLink ended_link; /* client's ended */
         RpcClient *client;
+        RpcChannel *channel;
         RpcTag send, receive;
         grpc_call *call;
         RpcDone done;
@@ -45,15 +41,15 @@ struct RpcCall {
         grpc_status_code status;
         grpc_slice details;
 
-        unsigned n_batches; /* outstanding */
-        bool closed;        /* our half */
-        size_t n_started;   /* messages given to gRPC */
+        unsigned n_batches;                /* outstanding */
+        bool closed;                       /* our half */
+        size_t n_started;                  /* messages given to gRPC */
+        _Atomic uint64_t progress_mono_ns; /* when it began, or a message left */
         size_t n_messages;
         grpc_byte_buffer *messages[];
 };
 
 struct RpcClient {
-        grpc_channel *channel;
         grpc_completion_queue *queue;
         pthread_t thread;
         int fd;
@@ -69,7 +65,8 @@ const char *rpc_status_name(int status)
         static const char *const names[] = {"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT",
                 "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
                 "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-                "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"};
+                "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+                "UNTRUSTED", "NO_MEMORY"};
 
         if (status < 0 || (size_t)status >= sizeof(names) / sizeof(*names))
                 return "unknown status";
@@ -79,35 +76,6 @@ const char *rpc_status_name(int status)
 static void log_grpc(gpr_log_func_args *args)
 {
         log_debug("grpc: %s", args->message);
-}
-
-/* The one place where TLS and tokens would come in. */
-static grpc_channel *channel_new(const char *server)
-{
-        grpc_arg args[] = {
-                {.type = GRPC_ARG_STRING,
-                        .key = (char *)GRPC_ARG_PRIMARY_USER_AGENT_STRING,
-                        .value.string = (char *)"swprofd/" SWPROFD_VERSION},
-                {.type = GRPC_ARG_INTEGER,
-                        .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
-                        .value.integer = RECEIVE_MAX_BYTES},
-                {.type = GRPC_ARG_INTEGER,
-                        .key = (char *)GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
-                        .value.integer = RECONNECT_INITIAL_MS},
-                {.type = GRPC_ARG_INTEGER,
-                        .key = (char *)GRPC_ARG_MAX_RECONNECT_BACKOFF_MS,
-                        .value.integer = RECONNECT_MAX_MS},
-                /* The session decides what may be sent twice. */
-                {.type = GRPC_ARG_INTEGER,
-                        .key = (char *)GRPC_ARG_ENABLE_RETRIES,
-                        .value.integer = 0},
-        };
-        grpc_channel_args all = {.num_args = sizeof(args) / sizeof(*args), .args = args};
-        grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-        grpc_channel *channel = grpc_channel_create(server, credentials, &all);
-
-        grpc_channel_credentials_release(credentials);
-        return channel;
 }
 
 static void call_free(RpcCall *call)
@@ -120,6 +88,7 @@ static void call_free(RpcCall *call)
         grpc_metadata_array_destroy(&call->trailing_metadata);
         grpc_slice_unref(call->details);
         grpc_call_unref(call->call);
+        rpc_channel_unref(call->channel);
         free(call);
 }
 
@@ -159,14 +128,28 @@ static bool call_send_next(RpcCall *call)
         return !stopping;
 }
 
+/* These come from gRPC itself, too. */
+static bool call_was_answered(const RpcCall *call)
+{
+        return call->status != GRPC_STATUS_CANCELLED &&
+               call->status != GRPC_STATUS_DEADLINE_EXCEEDED &&
+               call->status != GRPC_STATUS_UNAVAILABLE;
+}
+
 static void call_completed(RpcCall *call, RpcTag *tag, bool success)
 {
         RpcClient *c = call->client;
 
-        if (tag == &call->send && success && call_send_next(call))
-                return;
+        if (tag == &call->send && success) {
+                if (call->n_started > 0)
+                        atomic_store(&call->progress_mono_ns, mono_now_ns());
+                if (call_send_next(call))
+                        return;
+        }
         if (--call->n_batches > 0)
                 return;
+        if (call_was_answered(call))
+                atomic_store(&call->channel->heard_mono_ns, mono_now_ns());
         pthread_mutex_lock(&c->lock);
         list_append(&c->ended, &call->ended_link);
         pthread_mutex_unlock(&c->lock);
@@ -188,7 +171,7 @@ static void *client_pump(void *userdata)
         }
 }
 
-int rpc_client_new(RpcClient **ret, const char *server)
+int rpc_client_new(RpcClient **ret)
 {
         RpcClient *c = calloc(1, sizeof(*c));
         int r;
@@ -207,7 +190,6 @@ int rpc_client_new(RpcClient **ret, const char *server)
         gpr_set_log_function(log_grpc);
         grpc_init();
         c->queue = grpc_completion_queue_create_for_next(NULL);
-        c->channel = channel_new(server);
         r = -pthread_create(&c->thread, NULL, client_pump, c);
         if (r < 0) {
                 c->thread = 0;
@@ -237,7 +219,6 @@ RpcClient *rpc_client_free(RpcClient *c)
         list_for_each_safe (call, next, &c->calls, link)
                 call_free(call);
         grpc_completion_queue_destroy(c->queue);
-        grpc_channel_destroy(c->channel);
         grpc_shutdown_blocking();
         pthread_mutex_destroy(&c->lock);
         close(c->fd);
@@ -253,6 +234,11 @@ int rpc_client_fd(const RpcClient *c)
 static void call_deliver(RpcCall *call)
 {
         char *message = grpc_slice_to_c_string(call->details);
+        char distrust[256];
+        /* The verdict may be of an earlier connection. */
+        bool distrusted = call->status == GRPC_STATUS_UNAVAILABLE &&
+                          rpc_channel_distrusts(call->channel, distrust, sizeof(distrust)) &&
+                          strstr(message, distrust);
         grpc_slice reply = grpc_empty_slice();
         grpc_byte_buffer_reader reader;
 
@@ -262,8 +248,8 @@ static void call_deliver(RpcCall *call)
         }
         call->done(call->userdata,
                 &(RpcResult){
-                        .status = (int)call->status,
-                        .message = message,
+                        .status = distrusted ? RPC_UNTRUSTED : (int)call->status,
+                        .message = distrusted ? distrust : message,
                         .reply = {GRPC_SLICE_START_PTR(reply), GRPC_SLICE_LENGTH(reply)},
                         .sent = call->n_started > 0,
                 });
@@ -292,18 +278,46 @@ void rpc_dispatch(RpcClient *c)
         }
 }
 
-int rpc_call(RpcClient *c, const char *method, const RpcBytes *messages, size_t n_messages,
-        uint32_t deadline_ms, RpcDone done, void *userdata)
+uint64_t rpc_quiet_since_mono_ns(const RpcClient *c, const RpcChannel *ch)
+{
+        uint64_t heard_ns = atomic_load(&ch->heard_mono_ns), first_ns = UINT64_MAX;
+        RpcCall *call;
+
+        list_for_each (call, &c->calls, link) {
+                uint64_t ns = atomic_load(&call->progress_mono_ns);
+
+                ns = ns > heard_ns ? ns : heard_ns;
+                if (call->channel == ch && ns < first_ns)
+                        first_ns = ns;
+        }
+        return first_ns;
+}
+
+void rpc_cancel(RpcClient *c, const RpcChannel *ch)
+{
+        RpcCall *call;
+
+        list_for_each (call, &c->calls, link)
+                if (call->channel == ch)
+                        grpc_call_cancel(call->call, NULL);
+}
+
+int rpc_call(RpcClient *c, RpcChannel *ch, const char *method, const RpcBytes *messages,
+        size_t n_messages, uint32_t deadline_ms, RpcDone done, void *userdata)
 {
         RpcCall *call = calloc(1, sizeof(*call) + n_messages * sizeof(*call->messages));
         gpr_timespec deadline = gpr_time_add(
                 gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(deadline_ms, GPR_TIMESPAN));
         grpc_op send = {.op = GRPC_OP_SEND_INITIAL_METADATA};
+        grpc_metadata token = {0};
         grpc_slice name;
 
         if (!call)
                 return error_origin(-ENOMEM);
         call->client = c;
+        call->channel = ch;
+        ch->n_refs++;
+        atomic_init(&call->progress_mono_ns, mono_now_ns());
         call->send.call = call->receive.call = call;
         call->done = done;
         call->userdata = userdata;
@@ -320,7 +334,7 @@ int rpc_call(RpcClient *c, const char *method, const RpcBytes *messages, size_t 
         grpc_metadata_array_init(&call->trailing_metadata);
         name = grpc_slice_from_copied_string(method);
         call->call = grpc_channel_create_call(
-                c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, name, NULL, deadline, NULL);
+                ch->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, name, NULL, deadline, NULL);
         grpc_slice_unref(name);
         list_append(&c->calls, &call->link);
 
@@ -340,6 +354,14 @@ int rpc_call(RpcClient *c, const char *method, const RpcBytes *messages, size_t 
          */
         call->n_batches = 2;
         call_start_batch(call, receive, sizeof(receive) / sizeof(*receive), &call->receive);
+        if (ch->authentication) {
+                token.key = grpc_slice_from_static_string("authentication");
+                token.value = grpc_slice_from_copied_string(ch->authentication);
+                send.data.send_initial_metadata.count = 1;
+                send.data.send_initial_metadata.metadata = &token;
+        }
         call_start_batch(call, &send, 1, &call->send);
+        if (ch->authentication)
+                grpc_slice_unref(token.value);
         return 0;
 }

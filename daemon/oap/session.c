@@ -44,10 +44,24 @@ int session_new(Session **ret, const Config *config, Core *core, uint32_t (*rand
         if (!s->buffer)
                 return error_origin(-ENOMEM);
         r = backend_init(&s->backend, config, random);
-        if (r < 0)
-                return error_trace(r);
+        if (r)
+                return r > 0 ? SESSION_E_INVALID : error_trace(r);
         *ret = TAKE_PTR(s);
         return 0;
+}
+
+int session_check_config(const Config *config)
+{
+        _cleanup_(credentials_deinit) Credentials credentials = {0};
+        _cleanup_(freep) char *error = NULL;
+        int r;
+
+        r = credentials_load(&credentials, config, &error);
+        if (r > 0) {
+                log_error("%s", error);
+                return SESSION_E_INVALID;
+        }
+        return error_trace(r);
 }
 
 /* Also those of a stream under way, which may have arrived. */
@@ -75,20 +89,21 @@ Session *session_free(Session *s)
         return NULL;
 }
 
-void session_set_config(Session *s, const Config *config)
+void session_set_config(Session *s, const Config *config, Now now)
 {
-        s->backend.config = config;
+        s->backend.now = now;
+        backend_set_config(&s->backend, config);
 }
 
 int session_fd(const Session *s)
 {
-        return rpc_client_fd(s->backend.rpc);
+        return rpc_client_fd(s->backend.connection.rpc);
 }
 
 void session_dispatch(Session *s, Now now)
 {
         s->backend.now = now;
-        rpc_dispatch(s->backend.rpc);
+        rpc_dispatch(s->backend.connection.rpc);
 }
 
 /* ---- snapshots ---- */
@@ -250,6 +265,7 @@ void session_instance_removed(Session *s, Instance *i)
 void session_step(Session *s, Now now)
 {
         s->backend.now = now;
+        backend_step(&s->backend);
         pollers_step(&s->pollers);
         session_stream_step(s);
         segments_step(&s->segments);
@@ -258,12 +274,13 @@ void session_step(Session *s, Now now)
 
 uint64_t session_next_mono_ns(const Session *s)
 {
-        uint64_t next_ns = UINT64_MAX, times_ns[4];
+        uint64_t next_ns = UINT64_MAX, times_ns[5];
 
         times_ns[0] = pollers_next_mono_ns(&s->pollers);
         times_ns[1] = session_stream_mono_ns(s);
         times_ns[2] = segments_next_mono_ns(&s->segments);
         times_ns[3] = finishes_next_mono_ns(&s->finishes);
+        times_ns[4] = connection_next_mono_ns(&s->backend.connection);
         for (size_t i = 0; i < sizeof(times_ns) / sizeof(*times_ns); i++)
                 next_ns = times_ns[i] < next_ns ? times_ns[i] : next_ns;
         return next_ns;
@@ -285,7 +302,7 @@ bool session_idle(const Session *s)
 SessionStatus session_status(const Session *s)
 {
         return (SessionStatus){
-                .server = s->backend.server,
+                .server = connection_server(&s->backend.connection),
                 .state = backend_state(&s->backend),
                 .error = s->backend.error,
                 .last_success_mono_ns = s->backend.last_success_mono_ns,

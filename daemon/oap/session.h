@@ -9,7 +9,7 @@
 #include "util/time.h"
 
 /*
- * The daemon's dealings with one OAP: polls tasks for each attached instance, buffers and streams
+ * The daemon's dealings with the OAP: polls tasks for each attached instance, buffers and streams
  * snapshots, reports segments and finished tasks, with deadlines and full-jitter back-off. Main
  * thread. Logs state changes.
  *
@@ -37,13 +37,20 @@ typedef struct Session Session;
  * `core` is told the tasks; `random` gives 32 random bits (tests: a fixed sequence). `config` is
  * borrowed and names a server.
  *
- * Return: 0, -errno.
+ * Return: 0; SESSION_E_INVALID: it names files that do not do, logged; -errno.
  */
+enum {
+        _SESSION_E_SUCCESS,
+        SESSION_E_INVALID,
+};
 int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void));
 Session *session_free(Session *s);
 DEFINE_CLEANUP(Session *, session_free)
-/* All but the server may be new; that takes a restart. */
-void session_set_config(Session *s, const Config *config);
+/* Whether the files that it names do; which do not is logged. Return: 0, SESSION_E_INVALID, -ENOMEM.
+ */
+int session_check_config(const Config *config);
+/* Names a server, too. What is under way to another one ends there. */
+void session_set_config(Session *s, const Config *config, Now now);
 
 int session_fd(const Session *s); /* readable: call session_dispatch */
 void session_dispatch(Session *s, Now now);

@@ -38,13 +38,22 @@ def wait_until(predicate, timeout, what="condition"):
 
 
 class Daemon:
-    """swprofd as systemd starts it (notify socket), without systemd."""
+    """swprofd as systemd starts it (notify socket), without systemd. `oap`: None: as configured."""
 
     def __init__(self, folder, oap, options=(), config="", wrapper=()):
         self.folder = pathlib.Path(folder)
         self.span_socket = str(self.folder / "span.sock")
         self.control_socket = str(self.folder / "control.sock")
         self.config = self.folder / "swprofd.yaml"
+        self.configure(config)
+        self.oap = oap
+        self.options = list(options)
+        self.wrapper = list(wrapper)
+        self.log_file = self.folder / "swprofd.log"
+        self.process = None
+
+    def configure(self, config):
+        """For the next start or reload."""
         self.config.write_text(f"""
 span_socket: {self.span_socket}
 control_socket: {self.control_socket}
@@ -52,11 +61,6 @@ state_dir: {self.folder}/state
 log_level: debug
 {config}
 """)
-        self.oap = oap
-        self.options = list(options)
-        self.wrapper = list(wrapper)
-        self.log_file = self.folder / "swprofd.log"
-        self.process = None
 
     def start(self, timeout=30):
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -69,8 +73,8 @@ log_level: debug
         env.setdefault("SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL", "1")
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, BUILD / "daemon/swprofd", f"--config={self.config}", f"--oap={self.oap}",
-                 *self.options],
+                [*self.wrapper, BUILD / "daemon/swprofd", f"--config={self.config}",
+                 *([f"--oap={self.oap}"] if self.oap else []), *self.options],
                 env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             while b"READY=1" not in notify.recv(4096):

@@ -24,7 +24,8 @@ SIDEWAYS = {"capture": ["unwind/types.h"], "runtime": ["unwind/types.h", "unwind
 
 # (headers, files that may include them); the first that fits decides. `*` spans folders.
 OWNERS = [
-    ("grpc/*", ["daemon/oap/rpc.c"]),
+    ("grpc/*", ["daemon/oap/rpc*"]),
+    ("openssl/*", ["daemon/oap/certificate.c"]),
     ("skywalking.pb-c.h", ["daemon/oap/codec.c"]),
     ("*/*.pb-c.h", ["daemon/oap/codec.c"]),
     ("span.pb-c.h", ["daemon/client/*"]),

@@ -21,10 +21,10 @@ PROGRAM = pathlib.Path(__file__).resolve().with_name("oap-peer")
 class Peer(Client):
     """A peer process of our own. It ends with the thread that started it."""
 
-    def __init__(self, *, grpc_port=0, http_port=0, cache_delay_ms=0):
+    def __init__(self, *, grpc_port=0, http_port=0, cache_delay_ms=0, options=()):
         super().__init__(None)
         self._options = [f"--grpc-port={grpc_port}", f"--http-port={http_port}",
-                         f"--cache-delay-ms={cache_delay_ms}"]
+                         f"--cache-delay-ms={cache_delay_ms}", *options]
         self._process = None
         self.grpc_address = None
 
@@ -57,6 +57,14 @@ class Peer(Client):
     def pause(self):
         """From now on its connections stand, and nothing is read or answered."""
         self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self):
+        """It has no time for a word."""
+        self._process.kill()
+        self._process.wait()
 
     def __enter__(self):
         return self.start()

@@ -147,10 +147,35 @@ def _service(store, handlers, name, methods):
     return grpc.method_handlers_generic_handler(name, rpcs)
 
 
-def start(store, port):
+class _Authentication(grpc.ServerInterceptor):
+    """As an OAP: every call without the token ends before it begins."""
+
+    def __init__(self, token):
+        self._token = token
+
+        def refuse(_request, context):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "Authentication failed")
+        self._refuse = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refuse_stream = grpc.stream_unary_rpc_method_handler(refuse)
+
+    def intercept_service(self, continuation, details):
+        if dict(details.invocation_metadata).get("authentication") == self._token:
+            return continuation(details)
+        handler = continuation(details)
+        return self._refuse_stream if handler and handler.request_streaming else self._refuse
+
+
+def _credentials(tls):
+    """`tls`: files of the certificate, its key, and, to ask clients for theirs, their authority."""
+    certificate, key, ca = tls
+    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())],
+                                       ca and ca.read_bytes(), ca is not None)
+
+
+def start(store, port, *, tls=None, token=None):
     """Listen on 127.0.0.1. Return: the server and its port."""
     pool = concurrent.futures.ThreadPoolExecutor(MAX_CALLS)
-    server = grpc.server(pool, options=[
+    server = grpc.server(pool, interceptors=[_Authentication(token)] if token else [], options=[
         ("grpc.so_reuseport", 0),   # a port in use is an error
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ])
@@ -158,7 +183,11 @@ def start(store, port):
     server.add_generic_rpc_handlers([
         _service(store, handlers, name, methods) for name, methods in proto.SERVICES.items()
     ])
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    if tls:
+        port = server.add_secure_port(address, _credentials(tls))
+    else:
+        port = server.add_insecure_port(address)
     if port == 0:
         raise OSError("cannot listen for gRPC")
     server.start()

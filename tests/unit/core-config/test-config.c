@@ -73,7 +73,15 @@ Test(config, defaults)
         cr_assert_str_eq(c.control_socket, "/run/swprofd/control.sock");
         cr_assert_str_eq(c.control_group, "swprofd");
         cr_assert_str_eq(c.state_dir, "/var/lib/swprofd");
-        cr_assert_str_eq(c.oap_server, "127.0.0.1:11800");
+        cr_assert_str_eq(c.oap_servers, "127.0.0.1:11800");
+        cr_assert_eq(c.oap_failover_ms, 3000);
+        cr_assert_not(c.oap_tls);
+        cr_assert_str_eq(c.oap_ca_file, "");
+        cr_assert_str_eq(c.oap_certificate_file, "");
+        cr_assert_str_eq(c.oap_key_file, "");
+        cr_assert_str_eq(c.oap_server_name, "");
+        cr_assert_str_eq(c.oap_authentication, "env:SW_AGENT_AUTHENTICATION");
+        cr_assert_eq(c.oap_compression, COMPRESSION_NONE);
         cr_assert_eq(c.oap_poll_interval_ms, 20000);
         cr_assert_eq(c.oap_deadline_ms, 30000);
         cr_assert_eq(c.oap_batch_interval_ms, 500);
@@ -108,7 +116,7 @@ Test(config, values)
                               "span_socket: \"/tmp/a b\"\n"
                               "control_group: ''\n"
                               "oap:\n"
-                              "  server: '[::1]:11800'\n"
+                              "  servers: '[::1]:11800,a.b-c_d:1'\n"
                               "  poll_interval: 1m\n"
                               "  buffer: 65536\n"
                               "  heartbeat: True\n"
@@ -125,7 +133,7 @@ Test(config, values)
         cr_assert_str_eq(c.log_level, "debug");
         cr_assert_str_eq(c.span_socket, "/tmp/a b");
         cr_assert_str_eq(c.control_group, "");
-        cr_assert_str_eq(c.oap_server, "[::1]:11800");
+        cr_assert_str_eq(c.oap_servers, "[::1]:11800,a.b-c_d:1");
         cr_assert_eq(c.oap_poll_interval_ms, 60000);
         cr_assert_eq(c.oap_buffer_bytes, 65536);
         cr_assert(c.oap_heartbeat);
@@ -149,11 +157,11 @@ Test(config, variables)
         variables[1].value = "";
         variables[2].name = "N";
         variables[2].value = "7";
-        c = parse_good("oap: {server: \"${OAP:x:2}\", poll_interval: \"${N}s\"}\n"
+        c = parse_good("oap: {servers: \"${OAP:x:2}\", poll_interval: \"${N}s\"}\n"
                        "state_dir: /a/${EMPTY:b}/${NONE:c$d}/${N:9}$\n"
                        "control_group: ${NONE:}\n"
                        "span_socket: ${NONE:/a:b}\n");
-        cr_assert_str_eq(c.oap_server, "oap.example.org:1");
+        cr_assert_str_eq(c.oap_servers, "oap.example.org:1");
         cr_assert_eq(c.oap_poll_interval_ms, 7000);
         cr_assert_str_eq(c.state_dir, "/a/b/c$d/7$");
         cr_assert_str_eq(c.control_group, "");
@@ -209,7 +217,8 @@ typedef struct Bad {
         "allowed are log_level, span_socket, control_socket, control_group, state_dir, " \
         "oap, profile, capture, stacks, symbols, limits"
 #define PATH     "it must be an absolute path of at most 107 ASCII characters"
-#define SERVER   "it must be the host:port of one server (not a list), or \"\""
+#define SERVERS  "it must be host:port, or several with commas between, or \"\""
+#define SECRET   "must say where the secret is: env:NAME, file:/PATH, or \"\""
 #define DEADLINE "it must be a duration from 100ms to 10m, with its unit: ms, s, m or h"
 #define DEPTH    "it must be a number from 1 to 4096"
 
@@ -228,7 +237,7 @@ ParameterizedTestParameters(config, errors)
                         "2:3: there is no key 'something' here: allowed are lines"},
                 {"else: 1\n", "1:1: there is no key 'else' here: " KEYS},
                 {"<<: {a: 1}\n", "1:1: there is no key '<<' here: " KEYS},
-                {"oap.server: a:1\n", "1:1: there is no key 'oap.server' here: " KEYS},
+                {"oap.servers: a:1\n", "1:1: there is no key 'oap.servers' here: " KEYS},
                 {"\"\": 1\n", "1:1: there is no key '' here: " KEYS},
                 {"state_dir: /a\nstate_dir: /b\n", "2:1: state_dir is there twice"},
                 {"oap: {deadline: 1s, deadline: 1s}\n", "1:21: oap.deadline is there twice"},
@@ -245,10 +254,21 @@ ParameterizedTestParameters(config, errors)
                 {"span_socket:\n", "1:13: span_socket is '': " PATH},
                 {"span_socket: [/a]\n", "1:14: span_socket is 'a list': " PATH},
                 {"span_socket:\n  a: /b\n", "2:3: span_socket is 'a mapping': " PATH},
-                {"oap:\n  server: a:1,b:1\n", "2:11: oap.server is 'a:1,b:1': " SERVER},
-                {"oap:\n  server: a\n", "2:11: oap.server is 'a': " SERVER},
-                {"oap:\n  server: a:70000\n", "2:11: oap.server is 'a:70000': " SERVER},
-                {"oap:\n  server: ':1'\n", "2:11: oap.server is ':1': " SERVER},
+                {"oap:\n  servers: a:1,\n", "2:12: oap.servers is 'a:1,': " SERVERS},
+                {"oap:\n  servers: a:1,,b:1\n", "2:12: oap.servers is 'a:1,,b:1': " SERVERS},
+                {"oap:\n  servers: a:1, b:1\n", "2:12: oap.servers is 'a:1, b:1': " SERVERS},
+                {"oap:\n  servers: a\n", "2:12: oap.servers is 'a': " SERVERS},
+                {"oap:\n  servers: a:1,b:70000\n", "2:12: oap.servers is 'a:1,b:70000': " SERVERS},
+                {"oap:\n  servers: ':1'\n", "2:12: oap.servers is ':1': " SERVERS},
+                {"oap: {ca_file: ca.crt}\n",
+                        "1:16: oap.ca_file is 'ca.crt': it must be an absolute path of at most "
+                        "4095 ASCII characters, or \"\""},
+                {"oap:\n  authentication: s3cret\n", "2:19: oap.authentication " SECRET},
+                {"oap:\n  authentication: env:s3-cret\n", "2:19: oap.authentication " SECRET},
+                {"oap:\n  authentication: file:token\n", "2:19: oap.authentication " SECRET},
+                {"oap:\n  authentication: [s3cret]\n", "2:19: oap.authentication " SECRET},
+                {"oap: {compression: zip}\n",
+                        "1:20: oap.compression is 'zip': it must be none or gzip"},
                 {"oap: {heartbeat: yes}\n",
                         "1:18: oap.heartbeat is 'yes': it must be true or false"},
                 {"oap: {report_segments: always}\n",
@@ -337,7 +357,7 @@ Test(config, canonical_is_a_fixed_point)
 {
         const char *texts[] = {
                 "",
-                "oap: {server: '', poll_interval: 90s, batch_interval: 1500ms, buffer: 65537}\n"
+                "oap: {servers: '', poll_interval: 90s, batch_interval: 1500ms, buffer: 65537}\n"
                 "profile: {settle: 0ms, max_duration: 60m, active: false}\n"
                 "capture: {backend: bpf-syscall, unwind: fp, max_stack_bytes: 4096}\n",
                 "log_level: error\nspan_socket: \"/a \\\"b\\\\ # c: d\"\ncontrol_group: 'yes'\n"
@@ -352,7 +372,7 @@ Test(config, canonical_is_a_fixed_point)
                 cr_assert_str_eq(once, twice);
                 cr_assert_str_eq(a.span_socket, b.span_socket);
                 cr_assert_str_eq(a.control_group, b.control_group);
-                cr_assert_str_eq(a.oap_server, b.oap_server);
+                cr_assert_str_eq(a.oap_servers, b.oap_servers);
                 cr_assert_eq(a.oap_buffer_bytes, b.oap_buffer_bytes);
                 cr_assert_eq(a.profile_settle_ms, b.profile_settle_ms);
                 config_deinit(&a);

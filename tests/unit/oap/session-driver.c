@@ -212,7 +212,7 @@ static bool run(Session *s, Config *config, char *line)
                 session_flush(s, now_get());
         else if (strcmp(verb, "active") == 0 && n == 2) {
                 config->profile_active = strcmp(words[1], "1") == 0;
-                session_set_config(s, config);
+                session_set_config(s, config, now_get());
         } else
                 die(verb);
         puts("done");
@@ -252,6 +252,12 @@ static int timeout_ms(const Session *s)
 int main(int argc, char **argv)
 {
         Config config = {
+                .oap_ca_file = (char *)"",
+                .oap_certificate_file = (char *)"",
+                .oap_key_file = (char *)"",
+                .oap_server_name = (char *)"",
+                .oap_authentication = (char *)"",
+                .oap_failover_ms = 3000,
                 .oap_poll_interval_ms = 200,
                 .oap_deadline_ms = 5000,
                 .oap_batch_interval_ms = 50,
@@ -264,11 +270,11 @@ int main(int argc, char **argv)
         setlinebuf(stdout);
         if (argc < 2)
                 die("which server?");
-        config.oap_server = argv[1];
+        config.oap_servers = argv[1];
         for (int i = 2; i < argc; i++)
                 set(&config, argv[i]);
         config.oap_heartbeat = config.oap_heartbeat_interval_ms > 0;
-        if (session_new(&s, &config, NULL, fixed_random) < 0)
+        if (session_new(&s, &config, NULL, fixed_random) != 0)
                 die("no session");
         session = s;
         for (;;) {

@@ -5,7 +5,14 @@
 #include "oap/backend.h"
 
 /* The server is nobody's: calls are started, and the test says how they ended. */
-static Config config = {.oap_server = (char *)"127.0.0.1:1", .oap_deadline_ms = 1000};
+static Config config = {.oap_servers = (char *)"127.0.0.1:1",
+        .oap_ca_file = (char *)"",
+        .oap_certificate_file = (char *)"",
+        .oap_key_file = (char *)"",
+        .oap_server_name = (char *)"",
+        .oap_authentication = (char *)"",
+        .oap_failover_ms = 3000,
+        .oap_deadline_ms = 1000};
 static uint32_t chance;
 
 static uint32_t fixed_random(void)

@@ -338,7 +338,7 @@ class Session(unittest.TestCase):
                     lambda r: r["finishes"] and r["segments"], TIMEOUT_S)
                 self.assertEqual(sent(recorded), [("p", t, t) for t in range(30)])
                 self.assertEqual(driver.wait_status(idle=True)["snapshots_sent"], 30)
-                self.assertEqual(driver.wait_logged("token"), 1, driver.log)
+                self.assertEqual(driver.wait_logged("oap.authentication"), 1, driver.log)
 
     def test_snapshots_unimplemented(self):
         driver = self.ready_driver("batch=10", UNTIL_FULL)
