@@ -13,6 +13,7 @@
 #include "manager/stack-table.h"
 #include "manager/worker.h"
 #include "oap/session.h"
+#include "store/store.h"
 
 /* A command that the sampler's mailbox had no room for. */
 typedef struct Deferred {
@@ -44,6 +45,7 @@ struct Manager {
         Worker *worker;
         Sampler *sampler; /* NULL: this host allows no capture */
         StackTable *stacks;
+        Store *store;
         Session *session; /* NULL: no OAP configured */
         Listener *listener;
         ControlServer *control;
@@ -54,6 +56,9 @@ struct Manager {
 /* core-ops.c: what the core asks for, and the commands to the sampler that had to wait. */
 extern const CoreOps manager_core_ops;
 void manager_send_deferred(Manager *m);
+
+/* restore.c: gives core and session what a former daemon has left. Logs. */
+void manager_restore(Manager *m);
 
 /* status.c: the handler of the control socket. */
 void manager_control(void *userdata, const struct Swprof__Control__Request *request,

@@ -207,7 +207,7 @@ typedef struct Bad {
 
 #define KEYS                                                                             \
         "allowed are log_level, span_socket, control_socket, control_group, state_dir, " \
-        "oap, profile, capture, stacks, symbols, limits"
+        "oap, store, profile, capture, stacks, symbols, limits"
 #define PATH     "it must be an absolute path of at most 107 ASCII characters"
 #define SERVER   "it must be the host:port of one server (not a list), or \"\""
 #define DEADLINE "it must be a duration from 100ms to 10m, with its unit: ms, s, m or h"
