@@ -27,6 +27,8 @@ static const char *const python_modes[] = {"python", "mixed", NULL};
 static const char *const compressions[] = {"none", "gzip", NULL};
 static const char *const report_modes[] = {"auto", "never", NULL};
 
+static const char *const redelivery_modes[] = {"at-most-once", "at-least-once", NULL};
+
 /* clang-format off */
 #define TOP(n, t, ...)        {.section = "", .name = #n, .full_name = #n, .type = (t), \
                                .offset = offsetof(Config, n), __VA_ARGS__}
@@ -95,6 +97,13 @@ const ConfigKey config_keys[] = {
         KEY(oap, report_segments, oap_report_segments, CONFIG_WORD, .words = report_modes,
                 .default_value = "auto",
                 .help = "Whether to report trace segments of what is profiled, where no agent does."),
+        KEY(oap, redelivery, oap_redelivery, CONFIG_WORD, .words = redelivery_modes,
+                .default_value = "at-most-once",
+                .help = "Whether snapshots of which it is not known if they arrived are sent again."),
+
+        KEY(store, max, store_max_bytes, CONFIG_SIZE,
+                .min = MIB, .max = 3U * GIB, .default_value = "256MiB",
+                .help = "How much may be kept on disk of what waits for the backend."),
 
         KEY(profile, active, profile_active, CONFIG_BOOL, .default_value = "true",
                 .env = "SW_AGENT_PROFILE_ACTIVE",

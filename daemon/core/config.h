@@ -42,6 +42,11 @@ typedef enum Compression {
         COMPRESSION_GZIP,
 } Compression;
 
+typedef enum Redelivery {
+        REDELIVERY_AT_MOST_ONCE,
+        REDELIVERY_AT_LEAST_ONCE,
+} Redelivery;
+
 typedef struct Config {
         char *log_level;
         char *span_socket;
@@ -66,6 +71,9 @@ typedef struct Config {
         bool oap_heartbeat;
         uint32_t oap_heartbeat_interval_ms;
         int oap_report_segments; /* ReportSegments */
+        int oap_redelivery;      /* Redelivery */
+
+        uint32_t store_max_bytes; /* of the database */
 
         bool profile_active;
         uint32_t profile_max_parallel;

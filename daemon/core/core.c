@@ -69,7 +69,7 @@ void core_step(Core *c, Now now)
                 list_for_each_safe (task, next_task, &i->tasks, link)
                         task_sweep(task);
                 instance_notify(i);
-                instance_release(i);
+                instance_release(i, now);
         }
 }
 
@@ -80,7 +80,11 @@ uint64_t core_next_mono_ns(Core *c, Now now)
         Segment *s;
         Task *task;
 
-        list_for_each (i, &c->instances, link)
+        list_for_each (i, &c->instances, link) {
+                uint64_t release = instance_release_due(i);
+
+                if (release < next)
+                        next = release;
                 list_for_each (task, &i->tasks, link) {
                         uint64_t due = task_due(task, now);
 
@@ -89,6 +93,7 @@ uint64_t core_next_mono_ns(Core *c, Now now)
                         if (due < next)
                                 next = due;
                 }
+        }
         /* A stack that was waited for is there. */
         list_for_each (s, &c->blocked, blocked_link)
                 if (!segment_blocked(s))

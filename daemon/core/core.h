@@ -19,7 +19,8 @@
  * goes through CoreOps. Main thread only.
  *
  *   Instance  a (service, instance) of the OAP's world, alive while at least one client is attached
- *             or one of its tasks is not yet reported finished
+ *             or one of its tasks is not yet reported finished; one that has had tasks is
+ *             remembered for an hour more, lest they are carried out twice
  *   Task      a profile task of one instance: WAITING → RUNNING → ENDING → (gone). The end is
  *             StartTime + Duration on the wall clock, whatever happened in between; each step looks
  *             at the wall clock anew
@@ -113,6 +114,10 @@ typedef struct CoreOps {
         /* The last snapshot of a segment has been given to `snapshot` and its span is over; not
          * called for a segment that delivered none. */
         void (*segment_done)(void *userdata, const SegmentReport *report, bool report_wanted);
+        /* The instance has a task more. What is not asked for again is to be kept over a restart. */
+        void (*task_added)(void *userdata, const Task *task);
+        /* last_command_wall_ms has grown, and the task that came with it was told of, if any. */
+        void (*command_seen)(void *userdata, const Instance *instance);
         /* The task is over and its last snapshot has been handed out; called once. */
         void (*task_finished)(
                 void *userdata, const char *service, const char *instance, const char *task_id);
@@ -171,10 +176,11 @@ struct Instance {
                                          the next poll */
         char **seen_tasks;            /* ids of tasks that are over, the last 256, oldest first */
         size_t n_seen_tasks;
-        unsigned n_watch;   /* the watch list: distinct endpoints of tasks that wait or run */
-        const char **watch; /* borrowed from the tasks, valid until the next call into core */
-        bool watch_dirty;   /* watch_changed is to be called */
-        void *userdata;     /* the poller's */
+        uint64_t idle_mono_ns; /* since when it has no clients */
+        unsigned n_watch;      /* the watch list: distinct endpoints of tasks that wait or run */
+        const char **watch;    /* borrowed from the tasks, valid until the next call into core */
+        bool watch_dirty;      /* watch_changed is to be called */
+        void *userdata;        /* the poller's */
 };
 
 /* Iteration: for (i = core_instance_first(c); i; i = core_instance_next(c, i)). */
@@ -190,6 +196,14 @@ int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now);
 enum {
         TASK_SAMPLING_COUNT_MAX = 9, /* the protocol's bound of maxSamplingCount */
 };
+
+/* A segment that has delivered to a task. */
+typedef struct Delivered {
+        uint64_t hash;       /* of its id */
+        bool continues;      /* it may be announced again, once: see core_restore_segment() */
+        int32_t n_snapshots; /* the rest is of one that continues */
+        int64_t first_wall_ms, last_wall_ms;
+} Delivered;
 
 typedef enum TaskState {
         TASK_WAITING,
@@ -214,9 +228,32 @@ struct Task {
         ListLink segments; /* Segment.task_link: those that may still deliver */
         ListLink queue;    /* Segment.queue_link: PENDING ones beyond the threshold that wait for a
                               slot or a count */
-        uint64_t delivered[TASK_SAMPLING_COUNT_MAX]; /* hashes of the ids of segments that delivered
-                                                      */
+        Delivered delivered[TASK_SAMPLING_COUNT_MAX];
 };
+
+/* ---- what a former daemon knew: before the first client, and in this order ---- */
+
+/* Return: 0, -ENOMEM. */
+int core_restore_instance(Core *c, Instance **ret, const char *service, const char *instance,
+        int64_t last_command_wall_ms, Now now);
+/* A task that was not over. It may be by now: then it is reported finished at the next step.
+ * Return: 0, CORE_E_INVALID/DUPLICATE/LIMIT, -ENOMEM. */
+int core_restore_task(Core *c, Instance *i, const TaskCommand *command, Now now);
+/* One that was reported finished, or is going to be. Return: 0, -ENOMEM. */
+int core_restore_finished(Core *c, Instance *i, const char *task_id);
+
+/*
+ * A segment that has delivered to a task. It counts; and if it `continues`, its client may announce
+ * it once more, as it does after it lost its connection: then the snapshots go on. Else the span
+ * would have to begin again at 0, and is not followed. Return: 0, CORE_E_UNKNOWN: no such task.
+ */
+typedef struct RestoredSegment {
+        const char *task_id, *segment_id;
+        bool continues;
+        int32_t n_snapshots;
+        int64_t first_wall_ms, last_wall_ms; /* of these */
+} RestoredSegment;
+int core_restore_segment(Core *c, Instance *i, const RestoredSegment *segment);
 
 /* ---- span events; `client` tells clients apart, see core_client_gone ---- */
 
@@ -229,8 +266,9 @@ typedef struct SpanStartEvent {
 /*
  * A span that matches a WAITING or RUNNING task of the instance is followed, from max(start, task's
  * start) on. DUPLICATE also if a segment of that id has delivered to the task before: a client that
- * connects anew announces its spans again, and their sequence would begin again at 0. Return: 0,
- * CORE_E_UNWATCHED/DUPLICATE/LIMIT, -ENOMEM.
+ * connects anew announces its spans again, and their sequence would begin again at 0 (see
+ * core_restore_segment() for those that go on). Return: 0, CORE_E_UNWATCHED/DUPLICATE/LIMIT,
+ * -ENOMEM.
  */
 int core_span_start(Core *c, Instance *i, uint64_t client, const SpanStartEvent *event, Now now);
 

@@ -22,6 +22,8 @@
         X(SEGMENTS_MATCHED, "segments_matched", "Segments that a task wanted.")                   \
         X(SEGMENTS_FAST, "segments_fast", "Matched segments that ended below the threshold.")     \
         X(SEGMENTS_PROFILED, "segments_profiled", "Segments that delivered a first snapshot.")    \
+        X(SEGMENTS_RESUMED, "segments_resumed",                                                   \
+                "Segments announced again after a restart, and gone on with.")                    \
         X(SEGMENTS_NO_SLOT, "segments_no_slot", "Slow segments that found no profiling slot.")    \
         X(SEGMENTS_OVER_COUNT, "segments_over_count", "Segments beyond maxSamplingCount.")        \
         X(SEGMENTS_OVER_PENDING, "segments_over_pending",                                         \
@@ -35,6 +37,7 @@
         X(SEGMENTS_GONE, "segments_gone",                                                         \
                 "Segments whose client or thread was gone before their stop.")                    \
         X(TASKS_ACCEPTED, "tasks_accepted", "Profile tasks accepted.")                            \
+        X(TASKS_RESUMED, "tasks_resumed", "Profile tasks of a former swprofd gone on with.")      \
         X(TASKS_REJECTED, "tasks_rejected", "Profile tasks rejected: bad values or overlap.")     \
         X(TASKS_OVER, "tasks_over", "Profile tasks that were over when they arrived.")            \
         X(TASKS_FINISHED, "tasks_finished", "Profile tasks reported finished.")                   \
@@ -101,6 +104,13 @@
                 "Snapshots in streams that failed midway: perhaps received.")                     \
         X(SNAPSHOTS_UNSUPPORTED, "snapshots_unsupported",                                         \
                 "Snapshots dropped: the backend takes none.")                                     \
+        X(SNAPSHOTS_KEPT, "snapshots_kept", "Snapshots put on disk, to be sent later.")           \
+        X(SNAPSHOTS_KEPT_OVER, "snapshots_kept_over",                                             \
+                "Snapshots dropped, segment by segment: the database was full.")                  \
+        X(SNAPSHOTS_KEPT_LOST, "snapshots_kept_lost",                                             \
+                "Snapshots on disk dropped: others of their segment were under way in a crash.")  \
+        X(STORE_RECORDS_LOST, "store_records_lost",                                               \
+                "Records of tasks and segments that could not be written.")                       \
         X(TRACE_SEGMENTS_SENT, "trace_segments_sent",                                             \
                 "Trace segments reported for apps without an agent.")                             \
         X(TRACE_SEGMENTS_LOST, "trace_segments_lost",                                             \

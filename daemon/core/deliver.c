@@ -45,7 +45,7 @@ static void segment_delivered_first(Segment *s, Now now)
         Task *task = s->task;
 
         counter_add(COUNTER_SEGMENTS_PROFILED, 1);
-        task->delivered[task->n_delivered++] = s->by_id.hash;
+        task->delivered[task->n_delivered++] = (Delivered){.hash = s->by_id.hash};
         segment_set_state(s, s->state, false);
         if (task->n_delivered >= task->max_sampling_count)
                 task_exhausted(task, now);

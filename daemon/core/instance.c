@@ -70,17 +70,27 @@ Instance *instance_free(Instance *i)
         return NULL;
 }
 
+Instance *instance_get(Core *c, const char *service, const char *name, Now now)
+{
+        Instance *i = instance_find(c, service, name);
+
+        if (i)
+                return i;
+        i = instance_new(c, service, name);
+        if (i)
+                i->idle_mono_ns = now.mono_ns;
+        return i;
+}
+
 int core_instance_attach(
         Core *c, Instance **ret, const char *service, const char *instance, bool agent, Now now)
 {
-        Instance *i = instance_find(c, service, instance);
+        Instance *i = instance_get(c, service, instance, now);
 
         if (!i)
-                i = instance_new(c, service, instance);
-        if (!i)
                 return error_origin(-ENOMEM);
+        i->agent = agent || (i->agent && i->n_clients > 0);
         i->n_clients++;
-        i->agent = i->agent || agent;
         *ret = i;
         return 0;
 }
@@ -89,13 +99,32 @@ void core_instance_detach(Core *c, Instance *i, Now now)
 {
         assert(i->n_clients > 0);
         i->n_clients--;
-        instance_release(i);
+        i->idle_mono_ns = now.mono_ns;
+        instance_release(i, now);
 }
 
-void instance_release(Instance *i)
+/* What it would do again if it were forgotten. */
+static bool instance_remembers(const Instance *i, Now now)
 {
-        if (i->n_clients == 0 && list_empty(&i->tasks) && list_empty(&i->segments))
+        return (i->n_seen_tasks > 0 || i->last_command_wall_ms >= 0) &&
+               i->core->instances_by_name.n <= INSTANCES_MAX &&
+               now.mono_ns < i->idle_mono_ns + INSTANCE_REMEMBER_NS;
+}
+
+static bool instance_is_idle(const Instance *i)
+{
+        return i->n_clients == 0 && list_empty(&i->tasks) && list_empty(&i->segments);
+}
+
+void instance_release(Instance *i, Now now)
+{
+        if (instance_is_idle(i) && !instance_remembers(i, now))
                 instance_free(i);
+}
+
+uint64_t instance_release_due(const Instance *i)
+{
+        return instance_is_idle(i) ? i->idle_mono_ns + INSTANCE_REMEMBER_NS : UINT64_MAX;
 }
 
 Instance *core_instance_first(Core *c)

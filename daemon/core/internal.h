@@ -16,6 +16,11 @@
 #define INSTANCE_TASKS_MAX 64
 #define INSTANCE_SEEN_MAX  256
 
+/* An instance without clients and tasks is remembered so long for the tasks that it had, unless
+ * there are too many. */
+#define INSTANCE_REMEMBER_NS (3600 * NS_PER_S)
+#define INSTANCES_MAX        4096
+
 /* Former targets of a segment whose late samples are still taken. */
 #define SEGMENT_TARGETS_MAX 64
 
@@ -121,7 +126,7 @@ struct Segment {
         Held held;
         int64_t wall_ns, on_cpu_ns, run_queue_ns; /* see segment_times() */
         uint64_t n_captured;
-        int32_t sequence;                    /* of the next snapshot */
+        int32_t sequence;                    /* of the next snapshot; > 0: it is counted */
         int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
 
         char *id, *operation, *trace_id;
@@ -145,13 +150,25 @@ bool instance_seen(const Instance *i, const char *task_id);
 /* Takes the malloc'ed id. */
 void instance_remember(Instance *i, char *task_id);
 /* Frees it if nothing needs it any more. */
-void instance_release(Instance *i);
+void instance_release(Instance *i, Now now);
+/* When it is forgotten; UINT64_MAX: not for now. */
+uint64_t instance_release_due(const Instance *i);
+/* The one of that name, made if there is none. NULL: no memory. */
+Instance *instance_get(Core *c, const char *service, const char *name, Now now);
 Instance *instance_free(Instance *i);
 
 /* ---- task.c ---- */
 
 /* The task under which a span of that operation is followed, or NULL. */
 Task *task_match(const Instance *i, const char *operation);
+/* What is wrong with it, or NULL. */
+const char *task_check(const TaskCommand *command, Now now);
+/* Whether the instance has as many as it may have. */
+bool task_limit(const Instance *i);
+/* The task of that id which is not over, or NULL. */
+Task *task_find(const Instance *i, const char *id);
+/* Lists a WAITING one. NULL: no memory. */
+Task *task_new(Instance *i, const TaskCommand *command);
 /* Starts and ends it, as the clocks say. */
 void task_step(Task *task, Now now);
 /* Reports it finished and frees it, if it is ENDING and all its segments are settled. */
@@ -172,6 +189,12 @@ static inline bool task_has_count(const Task *task)
 static inline uint64_t task_threshold_ns(const Task *task)
 {
         return task->threshold_ms * NS_PER_MS;
+}
+
+/* One that has delivered before is counted already. */
+static inline bool segment_has_count(const Segment *s)
+{
+        return s->sequence > 0 || task_has_count(s->task);
 }
 
 /* ---- segment.c ---- */

@@ -297,7 +297,7 @@ void segment_promote(Segment *s, Now now)
         /* A continued one follows when the first one is profiled. */
         if (s->sub && !s->request->profiled)
                 return;
-        if (!task_has_count(task) || (!s->sub && task->n_slots >= max_parallel)) {
+        if (!segment_has_count(s) || (!s->sub && task->n_slots >= max_parallel)) {
                 if (list_empty(&s->queue_link))
                         list_append(&task->queue, &s->queue_link);
                 segment_schedule(s, now);
@@ -305,7 +305,7 @@ void segment_promote(Segment *s, Now now)
         }
         list_remove(&s->queue_link);
         s->promoted_mono_ns = now.mono_ns;
-        segment_set_state(s, SEGMENT_PROFILING, true);
+        segment_set_state(s, SEGMENT_PROFILING, s->sequence == 0);
         segment_schedule(s, now);
         if (s->sub)
                 return;

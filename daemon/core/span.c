@@ -18,15 +18,25 @@ static Segment *span_find(const Core *c, uint64_t client, const char *segment_id
         return NULL;
 }
 
-/* Whether a segment of that id has delivered to the task. */
-static bool span_delivered(const Task *task, const char *segment_id)
+/* A segment of that id has delivered to the task. NULL: it has not. */
+static Delivered *span_delivered(Task *task, const char *segment_id)
 {
         uint64_t hash = hash_string(segment_id);
 
         for (unsigned n = 0; n < task->n_delivered; n++)
-                if (task->delivered[n] == hash)
-                        return true;
-        return false;
+                if (task->delivered[n].hash == hash)
+                        return &task->delivered[n];
+        return NULL;
+}
+
+/* Goes on with what a former daemon has delivered of it. */
+static void span_resume(Segment *s, Delivered *delivered)
+{
+        delivered->continues = false;
+        s->sequence = delivered->n_snapshots;
+        s->first_wall_ms = delivered->first_wall_ms;
+        s->last_wall_ms = delivered->last_wall_ms;
+        counter_add(COUNTER_SEGMENTS_RESUMED, 1);
 }
 
 static int span_refuse(Task *task, CounterId cause)
@@ -43,14 +53,15 @@ static int span_follow(Core *c, Task *task, uint64_t client_id, Segment *parent,
 {
         const Instance *i = task->instance;
         const Client *client = client_find(c, client_id);
+        Delivered *delivered = span_delivered(task, event->segment_id);
         Segment *s;
         int r;
 
-        if (segment_find(c, event->segment_id) || span_delivered(task, event->segment_id)) {
+        if (segment_find(c, event->segment_id) || (delivered && !delivered->continues)) {
                 counter_add(COUNTER_EVENTS_DUPLICATE, 1);
                 return CORE_E_DUPLICATE;
         }
-        if (!task_has_count(task))
+        if (!delivered && !task_has_count(task))
                 return span_refuse(task, COUNTER_SEGMENTS_OVER_COUNT);
         if (parent && parent->request->n_subs >= c->config->profile_max_sub_parallel)
                 return span_refuse(task, COUNTER_SEGMENTS_OVER_SUB);
@@ -63,6 +74,8 @@ static int span_follow(Core *c, Task *task, uint64_t client_id, Segment *parent,
                 return error_trace(r);
         task->n_matched++;
         counter_add(COUNTER_SEGMENTS_MATCHED, 1);
+        if (delivered)
+                span_resume(s, delivered);
         if (task->state != TASK_RUNNING)
                 return 0;
         r = segment_begin(s, now);

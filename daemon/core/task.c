@@ -25,8 +25,7 @@ static int64_t command_end(const TaskCommand *command)
         return command->start_wall_ms + command->duration_min * 60 * 1000;
 }
 
-/* What is wrong with it, or NULL. */
-static const char *command_check(const TaskCommand *command, Now now)
+const char *task_check(const TaskCommand *command, Now now)
 {
         size_t n_id = strnlen(command->task_id, ID_MAX + 1);
         size_t n_endpoint = strnlen(command->endpoint, ENDPOINT_MAX + 1);
@@ -49,14 +48,14 @@ static const char *command_check(const TaskCommand *command, Now now)
         return NULL;
 }
 
-static bool task_listed(const Instance *i, const char *id)
+Task *task_find(const Instance *i, const char *id)
 {
         Task *task;
 
         list_for_each (task, &i->tasks, link)
                 if (strcmp(task->id, id) == 0)
-                        return true;
-        return false;
+                        return task;
+        return NULL;
 }
 
 static Task *task_overlapping(const Instance *i, const TaskCommand *command)
@@ -70,14 +69,14 @@ static Task *task_overlapping(const Instance *i, const TaskCommand *command)
         return NULL;
 }
 
-static size_t task_count(const Instance *i)
+bool task_limit(const Instance *i)
 {
         size_t n = 0;
         Task *task;
 
         list_for_each (task, &i->tasks, link)
                 n++;
-        return n;
+        return n >= INSTANCE_TASKS_MAX;
 }
 
 static int task_reject(
@@ -106,7 +105,7 @@ static int task_over(Core *c, Instance *i, const TaskCommand *command)
         return CORE_E_OVER;
 }
 
-static Task *task_new(Instance *i, const TaskCommand *command)
+Task *task_new(Instance *i, const TaskCommand *command)
 {
         Task *task = calloc(1, sizeof(*task));
 
@@ -125,6 +124,7 @@ static Task *task_new(Instance *i, const TaskCommand *command)
         task->max_sampling_count = command->max_sampling_count;
         task->start_wall_ms = command->start_wall_ms;
         task->end_wall_ms = command_end(command);
+        list_append(&i->tasks, &task->link);
         return task;
 }
 
@@ -139,17 +139,15 @@ Task *task_free(Task *task)
         return NULL;
 }
 
-int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now)
+static int task_accept(Core *c, Instance *i, Task **ret, const TaskCommand *command, Now now)
 {
-        const char *wrong = command_check(command, now);
+        const char *wrong = task_check(command, now);
         Task *task;
         int r;
 
-        if (command->create_wall_ms > i->last_command_wall_ms)
-                i->last_command_wall_ms = command->create_wall_ms;
         if (wrong)
                 return task_reject(c, i, command, wrong, CORE_E_INVALID);
-        if (task_listed(i, command->task_id) || instance_seen(i, command->task_id))
+        if (task_find(i, command->task_id) || instance_seen(i, command->task_id))
                 return CORE_E_DUPLICATE;
         if (command_end(command) <= now.wall_ms) {
                 r = task_over(c, i, command);
@@ -157,17 +155,33 @@ int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now)
         }
         if (task_overlapping(i, command))
                 return task_reject(c, i, command, "another task runs in that time", CORE_E_OVERLAP);
-        if (task_count(i) >= INSTANCE_TASKS_MAX)
+        if (task_limit(i))
                 return task_reject(c, i, command, "there are too many tasks", CORE_E_LIMIT);
 
         task = task_new(i, command);
         if (!task)
                 return error_origin(-ENOMEM);
-        list_append(&i->tasks, &task->link);
         counter_add(COUNTER_TASKS_ACCEPTED, 1);
         log_info("task %s of %s/%s: '%s', over %u ms, every %u ms, %u segments", task->id,
                 i->service, i->name, task->endpoint, task->threshold_ms, task->period_ms,
                 task->max_sampling_count);
+        c->ops->task_added(c->userdata, task);
+        *ret = task;
+        return 0;
+}
+
+int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now)
+{
+        Task *task = NULL;
+        int r = task_accept(c, i, &task, command, now);
+
+        /* Not before: a task whose command counts as seen does not come again. */
+        if (command->create_wall_ms > i->last_command_wall_ms && r >= 0) {
+                i->last_command_wall_ms = command->create_wall_ms;
+                c->ops->command_seen(c->userdata, i);
+        }
+        if (r != 0)
+                return r < 0 ? error_trace(r) : r;
         instance_update_watch(i);
         task_step(task, now);
         instance_notify(i);
@@ -197,7 +211,8 @@ static void task_let_go(Task *task, CounterId fast, Now now)
         Segment *s, *tmp;
 
         list_for_each_safe (s, tmp, &task->segments, task_link)
-                if (s->state == SEGMENT_PENDING)
+                if (s->state == SEGMENT_PENDING &&
+                        (s->sequence == 0 || task->state != TASK_RUNNING))
                         segment_close(s, segment_cause(s, now.mono_ns, fast), now);
 }
 
@@ -294,11 +309,9 @@ void task_offer(Task *task, Now now)
 
         if (task->state != TASK_RUNNING || task->instance->core->flushing)
                 return;
-        list_for_each_safe (s, tmp, &task->queue, queue_link) {
-                if (!task_has_count(task))
-                        return;
-                segment_promote(s, now);
-        }
+        list_for_each_safe (s, tmp, &task->queue, queue_link)
+                if (segment_has_count(s))
+                        segment_promote(s, now);
 }
 
 void task_exhausted(Task *task, Now now)

@@ -119,11 +119,26 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
                 session_segment_done(m->session, report);
 }
 
+static void on_task_added(void *userdata, const Task *task)
+{
+        Manager *m = userdata;
+
+        store_task(m->store, task);
+}
+
+static void on_command_seen(void *userdata, const Instance *instance)
+{
+        Manager *m = userdata;
+
+        store_instance(m->store, instance, now_get());
+}
+
 static void on_task_finished(
         void *userdata, const char *service, const char *instance, const char *task_id)
 {
         Manager *m = userdata;
 
+        store_task_over(m->store, service, instance, task_id, now_get());
         if (m->session)
                 session_task_finished(m->session, service, instance, task_id);
 }
@@ -135,5 +150,7 @@ const CoreOps manager_core_ops = {
         .prepare = on_prepare,
         .snapshot = on_snapshot,
         .segment_done = on_segment_done,
+        .task_added = on_task_added,
+        .command_seen = on_command_seen,
         .task_finished = on_task_finished,
 };

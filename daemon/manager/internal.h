@@ -13,6 +13,7 @@
 #include "manager/stack-table.h"
 #include "manager/worker.h"
 #include "oap/session.h"
+#include "store/store.h"
 
 /* A command that the sampler's mailbox had no room for. */
 typedef struct Deferred {
@@ -44,6 +45,7 @@ struct Manager {
         Worker *worker;
         Sampler *sampler; /* NULL: this host allows no capture */
         StackTable *stacks;
+        Store *store;
         Session *session; /* NULL: no OAP configured */
         Listener *listener;
         ControlServer *control;
@@ -56,6 +58,9 @@ extern const CoreOps manager_core_ops;
 void manager_send_deferred(Manager *m);
 /* Reads what a process runs, of which threads may be sampled soon. */
 void manager_prepare(Manager *m, pid_t pid);
+
+/* restore.c: gives core and session what a former daemon has left. Logs. */
+void manager_restore(Manager *m);
 
 /* status.c: the handler of the control socket. */
 void manager_control(void *userdata, const struct Swprof__Control__Request *request,

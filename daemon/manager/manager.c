@@ -120,6 +120,16 @@ static int on_session(sd_event_source *source, int fd, uint32_t revents, void *u
         return 0;
 }
 
+static int on_store(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+        Manager *m = userdata;
+
+        store_dispatch(m->store);
+        if (m->session)
+                session_step(m->session, now_get());
+        return 0;
+}
+
 static bool thread_stalled(const char *name, uint64_t busy_since, uint64_t now)
 {
         if (busy_since == 0 || busy_since + STALL_NS > now)
@@ -281,6 +291,9 @@ int manager_reload(Manager *m)
                         note_restart("control_socket");
                 if (!new.oap_servers[0] != !m->session)
                         note_restart("whether oap.servers names any");
+                if (strcmp(new.state_dir, old.state_dir) != 0 ||
+                        new.store_max_bytes != old.store_max_bytes)
+                        note_restart("state_dir or store.max");
                 if (new.capture_backend != old.capture_backend ||
                         new.capture_unwind != old.capture_unwind ||
                         new.capture_kernel_frames != old.capture_kernel_frames ||
@@ -389,6 +402,8 @@ static int manager_start_sources(Manager *m)
                         on_worker, m);
         if (r >= 0 && m->session)
                 r = sd_event_add_io(m->event, NULL, session_fd(m->session), EPOLLIN, on_session, m);
+        if (r >= 0)
+                r = sd_event_add_io(m->event, NULL, store_fd(m->store), EPOLLIN, on_store, m);
         if (r < 0)
                 return error_origin(r);
         if (sd_watchdog_enabled(false, &watchdog_us) > 0)
@@ -424,10 +439,16 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
                 r = stack_table_new(&m->stacks, m->worker);
         if (r >= 0)
                 r = manager_start_capture(m);
+        if (r >= 0)
+                r = store_new(&m->store, m->config.state_dir, m->config.store_max_bytes);
         if (r >= 0 && m->config.oap_servers[0]) {
-                r = session_new(&m->session, &m->config, m->core, random_u32);
+                r = session_new(&m->session, &m->config, m->core, store_keep(m->store), random_u32);
                 if (r > 0)
                         r = error_origin(-EINVAL);
+        }
+        if (r >= 0) {
+                manager_restore(m);
+                r = store_start(m->store);
         }
         if (r >= 0)
                 r = manager_start_sources(m);
@@ -470,6 +491,7 @@ Manager *manager_free(Manager *m)
         m->sampler = NULL;
         session_free(m->session);
         m->session = NULL;
+        store_free(m->store);
         core_free(m->core);
         stack_table_free(m->stacks);
         worker_free(m->worker);

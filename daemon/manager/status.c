@@ -19,6 +19,8 @@ typedef struct StatusBuilder {
         Swprof__Control__Status status;
         Swprof__Control__Capture capture;
         Swprof__Control__Oap oap;
+        Swprof__Control__Store store;
+        StoreStatus store_status;
         Swprof__Control__Counter counters[N_COUNTERS];
         Swprof__Control__Counter *counter_list[N_COUNTERS];
 } StatusBuilder;
@@ -168,6 +170,20 @@ static void add_oap(StatusBuilder *b)
         b->status.oap = &b->oap;
 }
 
+static void add_store(StatusBuilder *b)
+{
+        Manager *m = b->manager;
+
+        b->store_status = store_status(m->store);
+        swprof__control__store__init(&b->store);
+        b->store.path = (char *)b->store_status.path;
+        b->store.state = (char *)b->store_status.state;
+        b->store.error = b->store_status.error;
+        b->store.bytes = b->store_status.bytes;
+        b->store.snapshots = m->session ? session_status(m->session).n_kept : 0;
+        b->status.store = &b->store;
+}
+
 static void add_capture(StatusBuilder *b)
 {
         Manager *m = b->manager;
@@ -215,9 +231,12 @@ static bool builder_fill(StatusBuilder *b, Manager *m)
         b->status.span_socket = m->config.span_socket;
         add_capture(b);
         add_oap(b);
+        add_store(b);
         add_counters(b);
         for (Instance *i = core_instance_first(m->core); i; i = core_instance_next(m->core, i))
-                add_instance(b, i);
+                /* One that is only remembered is none to be seen. */
+                if (i->n_clients > 0 || !list_empty(&i->tasks))
+                        add_instance(b, i);
         listener_clients(m->listener, add_client, b);
         core_segments(m->core, b->now, add_slot, b);
         return !b->failed;

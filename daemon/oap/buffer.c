@@ -5,10 +5,9 @@
 #include <string.h>
 
 #include "core/counter.h"
-#include "oap/buffer.h"
+#include "oap/buffer-private.h"
 #include "oap/codec.h"
 #include "util/error.h"
-#include "util/list.h"
 
 /* Tags, lengths, time and sequence of an encoded snapshot, and of a string in it: generous. */
 #define SNAPSHOT_OVERHEAD 32
@@ -19,48 +18,30 @@
  * left. */
 #define THINNING_MIN_SHARE 16
 
-typedef struct BufferSegment {
-        ListLink link;
-        char *service, *instance, *task_id, *segment_id;
-        int32_t next_sequence;
-        ListLink entries; /* Entry.segment_link */
-        bool done;
-        RpcBytes report;
-} BufferSegment;
-
-typedef struct Entry {
-        ListLink link; /* buffer's */
-        ListLink segment_link;
-        BufferSegment *segment;
-        Stack *stack;
-        int64_t time_wall_ms;
-        size_t size;
-        bool taken; /* by the batch */
-} Entry;
-
-struct Buffer {
-        ListLink entries; /* in order; those of the batch are the first */
-        ListLink segments;
-        ListLink retired; /* BufferSegment.link: done and empty, with a report */
-        size_t n, n_taken, bytes;
-        bool exhausted; /* thinning again is not worth the while */
-};
-
-Buffer *buffer_new(void)
+Buffer *buffer_new(const Keep *keep)
 {
         Buffer *b = calloc(1, sizeof(*b));
 
         if (!b)
                 return NULL;
-        list_init(&b->entries);
+        b->keep = keep;
+        b->last_id = keep ? keep->last_id : 0;
         list_init(&b->segments);
         list_init(&b->retired);
+        list_init(&b->fresh);
+        list_init(&b->read);
+        list_init(&b->writing);
+        list_init(&b->taken);
         return b;
 }
 
-static void segment_free(BufferSegment *s)
+/* ---- segments ---- */
+
+static void segment_free(Buffer *b, BufferSegment *s)
 {
         list_remove(&s->link);
+        hash_table_remove(&b->segments_by_id, &s->by_id);
+        hash_table_remove(&b->segments_by_name, &s->by_name);
         free(s->service);
         free(s->instance);
         free(s->task_id);
@@ -69,43 +50,25 @@ static void segment_free(BufferSegment *s)
         free(s);
 }
 
-static void entry_free(Buffer *b, Entry *e)
+BufferSegment *buffer_segment_new(Buffer *b, uint64_t id, const char *service, const char *instance,
+        const char *task_id, const char *segment_id)
 {
-        list_remove(&e->link);
-        list_remove(&e->segment_link);
-        b->n--;
-        b->bytes -= e->size;
-        stack_unref(e->stack);
-        free(e);
-}
+        BufferSegment *s = calloc(1, sizeof(*s));
 
-/* Lets a segment go that is done and has nothing left to send. */
-static void segment_retire(Buffer *b, BufferSegment *s)
-{
-        if (!s->done || !list_empty(&s->entries))
-                return;
-        if (!s->report.data) {
-                segment_free(s);
-                return;
-        }
-        list_remove(&s->link);
-        list_append(&b->retired, &s->link);
-}
-
-Buffer *buffer_free(Buffer *b)
-{
-        Entry *e, *next_entry;
-        BufferSegment *s, *next;
-
-        if (!b)
+        if (!s)
                 return NULL;
-        list_for_each_safe (e, next_entry, &b->entries, link)
-                entry_free(b, e);
-        list_for_each_safe (s, next, &b->segments, link)
-                segment_free(s);
-        list_for_each_safe (s, next, &b->retired, link)
-                segment_free(s);
-        free(b);
+        s->id = id;
+        list_init(&s->entries);
+        s->service = strdup(service);
+        s->instance = strdup(instance);
+        s->task_id = strdup(task_id);
+        s->segment_id = strdup(segment_id);
+        list_append(&b->segments, &s->link);
+        if (s->service && s->instance && s->task_id && s->segment_id &&
+                hash_table_add(&b->segments_by_id, &s->by_id, hash_u64(id)) == 0 &&
+                hash_table_add(&b->segments_by_name, &s->by_name, hash_string(segment_id)) == 0)
+                return s;
+        segment_free(b, s);
         return NULL;
 }
 
@@ -117,31 +80,109 @@ static bool segment_is(const BufferSegment *s, const char *service, const char *
                strcmp(s->instance, instance) == 0 && strcmp(s->service, service) == 0;
 }
 
-static BufferSegment *segment_new(Buffer *b, const Snapshot *snapshot)
+BufferSegment *buffer_segment_find(const Buffer *b, const char *service, const char *instance,
+        const char *task_id, const char *segment_id)
 {
-        BufferSegment *s = calloc(1, sizeof(*s));
+        for (HashLink *l = hash_table_find(&b->segments_by_name, hash_string(segment_id)); l;
+                l = hash_link_next(l)) {
+                BufferSegment *s = container_of(l, BufferSegment, by_name);
 
-        if (!s)
-                return NULL;
-        list_init(&s->entries);
-        list_append(&b->segments, &s->link);
-        s->service = strdup(snapshot->service);
-        s->instance = strdup(snapshot->instance);
-        s->task_id = strdup(snapshot->task_id);
-        s->segment_id = strdup(snapshot->segment_id);
-        if (s->service && s->instance && s->task_id && s->segment_id)
-                return s;
-        segment_free(s);
+                if (!s->done && segment_is(s, service, instance, task_id, segment_id))
+                        return s;
+        }
         return NULL;
 }
 
-static size_t snapshot_size(const Snapshot *snapshot)
+void buffer_segment_retire(Buffer *b, BufferSegment *s)
 {
-        size_t size = SNAPSHOT_OVERHEAD + strlen(snapshot->task_id) + strlen(snapshot->segment_id);
+        if (!s->done || !list_empty(&s->entries) || s->n_kept > 0)
+                return;
+        if (!s->report.data) {
+                segment_free(b, s);
+                return;
+        }
+        list_remove(&s->link);
+        list_append(&b->retired, &s->link);
+}
 
-        for (size_t i = 0; i < snapshot->stack->n_signatures; i++)
-                size += strlen(snapshot->stack->signatures[i]) + STRING_OVERHEAD;
+void buffer_segment_set_kept(Buffer *b, BufferSegment *s, size_t n_kept)
+{
+        b->n_kept += n_kept - s->n_kept;
+        if (s->n_kept == 0 && n_kept > 0)
+                b->n_fresh -= s->n_fresh;
+        if (s->n_kept > 0 && n_kept == 0)
+                b->n_fresh += s->n_fresh;
+        s->n_kept = n_kept;
+}
+
+/* ---- entries ---- */
+
+void buffer_entry_set_fresh(Buffer *b, Entry *e, bool fresh)
+{
+        BufferSegment *s = e->segment;
+
+        s->n_fresh += fresh ? 1 : -1;
+        if (s->n_kept == 0)
+                b->n_fresh += fresh ? 1 : -1;
+}
+
+/* One that counts as fresh no more. */
+void buffer_entry_free(Buffer *b, Entry *e)
+{
+        list_remove(&e->link);
+        list_remove(&e->segment_link);
+        b->n--;
+        b->bytes -= e->size;
+        stack_unref(e->stack);
+        free(e);
+}
+
+Buffer *buffer_free(Buffer *b)
+{
+        ListLink *lists[] = {&b->fresh, &b->read, &b->writing, &b->taken};
+        Entry *e, *next_entry;
+        BufferSegment *s, *next;
+
+        if (!b)
+                return NULL;
+        buffer_keep_all(b);
+        for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)
+                list_for_each_safe (e, next_entry, lists[i], link)
+                        buffer_entry_free(b, e);
+        list_for_each_safe (s, next, &b->segments, link)
+                segment_free(b, s);
+        list_for_each_safe (s, next, &b->retired, link)
+                segment_free(b, s);
+        hash_table_deinit(&b->segments_by_id);
+        hash_table_deinit(&b->segments_by_name);
+        free(b);
+        return NULL;
+}
+
+size_t buffer_snapshot_size(const char *task_id, const char *segment_id, const Stack *stack)
+{
+        size_t size = SNAPSHOT_OVERHEAD + strlen(task_id) + strlen(segment_id);
+
+        for (size_t i = 0; i < stack->n_signatures; i++)
+                size += strlen(stack->signatures[i]) + STRING_OVERHEAD;
         return size;
+}
+
+static void entry_drop(Buffer *b, Entry *e)
+{
+        buffer_entry_set_fresh(b, e, false);
+        buffer_entry_free(b, e);
+}
+
+size_t buffer_segment_drop(Buffer *b, BufferSegment *s)
+{
+        size_t n = b->n;
+        Entry *e, *next;
+
+        list_for_each_safe (e, next, &s->entries, segment_link)
+                if (!e->fixed)
+                        entry_drop(b, e);
+        return n - b->n;
 }
 
 /* Drops every second entry that has the same stack before and behind it. Return: the bytes that
@@ -154,17 +195,17 @@ static size_t segment_thin(Buffer *b, BufferSegment *s)
 
         list_for_each_safe (e, next, &s->entries, segment_link) {
                 const Stack *stack = e->stack;
-                bool taken = e->taken;
-                bool interior = !taken && previous == stack && &next->segment_link != &s->entries &&
+                bool fixed = e->fixed;
+                bool interior = !fixed && previous == stack && &next->segment_link != &s->entries &&
                                 next->stack == stack;
 
                 n_interior = interior ? n_interior + 1 : 0;
                 if (n_interior % 2 == 1) {
-                        entry_free(b, e);
+                        entry_drop(b, e);
                         counter_add(COUNTER_SNAPSHOTS_THINNED, 1);
                 }
                 /* What the batch holds may yet be lost: no run leans on it. */
-                previous = taken ? NULL : stack;
+                previous = fixed ? NULL : stack;
         }
         return before - b->bytes;
 }
@@ -186,31 +227,35 @@ static bool buffer_make_room(Buffer *b, size_t size, size_t max_bytes)
 
 int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes)
 {
-        size_t size = snapshot_size(snapshot);
-        BufferSegment *s, *found = NULL;
+        size_t size =
+                buffer_snapshot_size(snapshot->task_id, snapshot->segment_id, snapshot->stack);
+        BufferSegment *s = buffer_segment_find(
+                b, snapshot->service, snapshot->instance, snapshot->task_id, snapshot->segment_id);
         Entry *e;
 
-        if (!buffer_make_room(b, size, max_bytes))
+        if ((s && s->dropped) || !buffer_make_room(b, size, max_bytes))
                 return BUFFER_E_FULL;
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_origin(-ENOMEM);
-        /* There are few: as many as the core profiles while a task lasts. */
-        list_for_each (s, &b->segments, link)
-                if (!s->done && segment_is(s, snapshot->service, snapshot->instance,
-                                        snapshot->task_id, snapshot->segment_id))
-                        found = s;
-        s = found ? found : segment_new(b, snapshot);
         if (!s) {
-                free(e);
-                return error_origin(-ENOMEM);
+                s = buffer_segment_new(b, ++b->last_id, snapshot->service, snapshot->instance,
+                        snapshot->task_id, snapshot->segment_id);
+                if (!s) {
+                        free(e);
+                        return error_origin(-ENOMEM);
+                }
+                s->first_wall_ms = snapshot->time_wall_ms;
         }
+        s->last_wall_ms = snapshot->time_wall_ms;
         e->segment = s;
+        e->id = ++b->last_id;
         e->stack = stack_ref(snapshot->stack);
         e->time_wall_ms = snapshot->time_wall_ms;
         e->size = size;
-        list_append(&b->entries, &e->link);
+        list_append(&b->fresh, &e->link);
         list_append(&s->entries, &e->segment_link);
+        buffer_entry_set_fresh(b, e, true);
         b->n++;
         b->bytes += size;
         return 0;
@@ -225,7 +270,9 @@ bool buffer_segment_done(Buffer *b, const char *service, const char *instance,
                 if (!s->report.data && segment_is(s, service, instance, NULL, segment_id)) {
                         s->done = true;
                         s->report = report;
-                        segment_retire(b, s);
+                        if (s->recorded)
+                                buffer_record_segment(b, s);
+                        buffer_segment_retire(b, s);
                         return true;
                 }
         return false;
@@ -238,9 +285,11 @@ void buffer_task_done(Buffer *b, const char *service, const char *instance, cons
         list_for_each_safe (s, next, &b->segments, link)
                 if (segment_is(s, service, instance, task_id, NULL)) {
                         s->done = true;
-                        segment_retire(b, s);
+                        buffer_segment_retire(b, s);
                 }
 }
+
+/* ---- batches ---- */
 
 void buffer_batch_deinit(BufferBatch *batch)
 {
@@ -250,63 +299,114 @@ void buffer_batch_deinit(BufferBatch *batch)
         *batch = (BufferBatch){0};
 }
 
-int buffer_batch_begin(Buffer *b, size_t n, BufferBatch *ret)
+static int entry_encode(const Entry *e, RpcBytes *ret)
+{
+        const BufferSegment *s = e->segment;
+        Snapshot snapshot = {.task_id = s->task_id,
+                .segment_id = s->segment_id,
+                .time_wall_ms = e->time_wall_ms,
+                .sequence = s->next_sequence,
+                .stack = e->stack};
+        void *data;
+        size_t size;
+        int r = codec_snapshot(&snapshot, &data, &size);
+
+        if (r < 0)
+                return error_trace(r);
+        *ret = (RpcBytes){data, size};
+        return 0;
+}
+
+static void entry_take(Buffer *b, Entry *e)
+{
+        if (e->kept)
+                b->n_read--;
+        else
+                buffer_entry_set_fresh(b, e, false);
+        e->fixed = true;
+        e->segment->next_sequence++;
+        e->segment->n_taken++;
+        list_remove(&e->link);
+        list_append(&b->taken, &e->link);
+        b->n_taken++;
+}
+
+int buffer_batch_begin(Buffer *b, size_t n, bool fresh_due, BufferBatch *ret)
 {
         _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
-        size_t bytes = 0;
-        Entry *e;
+        bool kept = b->n_read > 0 && (b->n_fresh == 0 || !fresh_due || b->fresh_last);
+        size_t bytes = 0, n_there = kept ? b->n_read : b->n_fresh;
+        Entry *e, *next;
 
         assert(b->n_taken == 0);
-        if (n > b->n)
-                n = b->n;
+        if (n > n_there)
+                n = n_there;
+        b->taken_kept = kept;
         batch.messages = calloc(n > 0 ? n : 1, sizeof(*batch.messages));
         if (!batch.messages)
                 return error_origin(-ENOMEM);
-        list_for_each (e, &b->entries, link) {
-                Snapshot snapshot = {.task_id = e->segment->task_id,
-                        .segment_id = e->segment->segment_id,
-                        .time_wall_ms = e->time_wall_ms,
-                        .sequence = e->segment->next_sequence,
-                        .stack = e->stack};
-                void *data;
-                size_t size;
+        list_for_each_safe (e, next, kept ? &b->read : &b->fresh, link) {
                 int r;
 
                 if (batch.n == n || (batch.n > 0 && bytes + e->size > BATCH_MAX_BYTES))
                         break;
-                r = codec_snapshot(&snapshot, &data, &size);
+                if (!kept && e->segment->n_kept > 0)
+                        continue;
+                r = entry_encode(e, &batch.messages[batch.n]);
                 if (r < 0) {
-                        buffer_batch_end(b, false);
+                        buffer_batch_end(b, false, false);
                         return error_trace(r);
                 }
-                batch.messages[batch.n++] = (RpcBytes){data, size};
+                batch.n++;
                 bytes += e->size;
-                e->segment->next_sequence++;
-                e->taken = true;
-                b->n_taken++;
+                entry_take(b, e);
         }
+        if (n > 0)
+                b->fresh_last = !kept;
         *ret = batch;
         batch = (BufferBatch){0};
         return 0;
 }
 
-void buffer_batch_end(Buffer *b, bool left)
+static void entry_leave(Buffer *b, Entry *e)
 {
+        BufferSegment *s = e->segment;
+
+        if (e->kept)
+                buffer_segment_set_kept(b, s, s->n_kept - 1);
+        buffer_entry_free(b, e);
+        buffer_segment_retire(b, s);
+}
+
+/* Before `first`, where it came from. */
+static void entry_put_back(Buffer *b, Entry *e, ListLink *first, bool may_have_left)
+{
+        e->fixed = may_have_left || e->kept;
+        if (e->kept)
+                b->n_read++;
+        else
+                buffer_entry_set_fresh(b, e, true);
+        list_remove(&e->link);
+        list_append(first, &e->link);
+}
+
+void buffer_batch_end(Buffer *b, bool left, bool may_have_left)
+{
+        ListLink *first = b->taken_kept ? b->read.next : b->fresh.next;
         Entry *e, *next;
 
-        list_for_each_safe (e, next, &b->entries, link) {
-                BufferSegment *s = e->segment;
-
-                if (!e->taken)
-                        break;
-                e->taken = false;
-                if (left) {
-                        entry_free(b, e);
-                        segment_retire(b, s);
-                } else {
-                        s->next_sequence--;
-                }
+        list_for_each (e, &b->taken, link) {
+                e->segment->n_taken--;
+                e->segment->next_sequence -= !left;
         }
+        /* Numbers that may be in use stay reserved. */
+        if (b->n_taken > 0 && (left || !may_have_left))
+                buffer_record_batch(b, left && b->taken_kept);
+        list_for_each_safe (e, next, &b->taken, link)
+                if (left)
+                        entry_leave(b, e);
+                else
+                        entry_put_back(b, e, first, may_have_left);
         b->n_taken = 0;
         b->exhausted = false;
 }
@@ -316,34 +416,50 @@ size_t buffer_drop(Buffer *b)
         size_t n = b->n;
         Entry *e, *next;
 
-        list_for_each_safe (e, next, &b->entries, link) {
+        list_for_each_safe (e, next, &b->fresh, link) {
                 BufferSegment *s = e->segment;
 
-                if (e->taken)
-                        continue;
-                entry_free(b, e);
-                segment_retire(b, s);
+                entry_drop(b, e);
+                buffer_segment_retire(b, s);
         }
         b->exhausted = false;
         return n - b->n;
 }
 
-RpcBytes buffer_retired(Buffer *b)
+BufferReport buffer_retired(Buffer *b)
 {
         BufferSegment *s = list_first(&b->retired, BufferSegment, link);
-        RpcBytes report = {0};
+        BufferReport report = {0};
 
         if (s) {
-                report = s->report;
+                report = (BufferReport){.segment = s->recorded ? s->id : 0, .bytes = s->report};
                 s->report = (RpcBytes){0};
-                segment_free(s);
+                segment_free(b, s);
         }
         return report;
 }
 
+/* ---- what there is ---- */
+
 size_t buffer_n(const Buffer *b)
 {
-        return b->n;
+        /* What is read from the disk or goes there is counted twice. */
+        return b->n + b->n_kept - b->n_writing - b->n_read - (b->taken_kept ? b->n_taken : 0);
+}
+
+size_t buffer_n_kept(const Buffer *b)
+{
+        return b->n_kept;
+}
+
+size_t buffer_n_fresh(const Buffer *b)
+{
+        return b->n_fresh;
+}
+
+size_t buffer_n_ready(const Buffer *b)
+{
+        return b->n_fresh + b->n_read;
 }
 
 size_t buffer_bytes(const Buffer *b)
@@ -357,7 +473,8 @@ bool buffer_has_task(
         const BufferSegment *s;
 
         list_for_each (s, &b->segments, link)
-                if (!list_empty(&s->entries) && segment_is(s, service, instance, task_id, NULL))
+                if ((!list_empty(&s->entries) || s->n_kept > 0) &&
+                        segment_is(s, service, instance, task_id, NULL))
                         return true;
         return false;
 }

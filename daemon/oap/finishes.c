@@ -19,9 +19,9 @@ struct Finish {
         uint64_t expires_mono_ns;
 };
 
-void finishes_init(Finishes *f, Backend *backend, const Buffer *buffer)
+void finishes_init(Finishes *f, Backend *backend, const Buffer *buffer, const Keep *keep)
 {
-        *f = (Finishes){.backend = backend, .buffer = buffer};
+        *f = (Finishes){.backend = backend, .buffer = buffer, .keep = keep};
         list_init(&f->queue);
 }
 
@@ -96,13 +96,22 @@ uint64_t finishes_next_mono_ns(const Finishes *f)
         return next_ns;
 }
 
+/* There is nothing more to be done about it, also after a restart. */
+static void finishes_settle(Finishes *f, Finish *finish)
+{
+        if (f->keep)
+                f->keep->task_reported(
+                        f->keep->userdata, finish->service, finish->instance, finish->task_id);
+        finishes_remove(f, finish);
+}
+
 static void finish_done(void *userdata, const RpcResult *result)
 {
         Finishes *f = userdata;
 
         backend_ended(f->backend, LANE_FINISH, f->started_mono_ns, result);
         if (result->status == RPC_OK)
-                finishes_remove(f, f->calling);
+                finishes_settle(f, f->calling);
         f->calling = NULL;
 }
 
@@ -134,7 +143,7 @@ void finishes_step(Finishes *f)
         list_for_each_safe (finish, next, &f->queue, link)
                 if (finish->expires_mono_ns <= f->backend->now.mono_ns) {
                         log_warning("The end of task %s could not be reported", finish->task_id);
-                        finishes_remove(f, finish);
+                        finishes_settle(f, finish);
                 }
         if (list_empty(&f->queue))
                 backend_lane_rest(f->backend, LANE_FINISH);

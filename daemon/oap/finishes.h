@@ -20,13 +20,14 @@ typedef struct Finish Finish;
 typedef struct Finishes {
         Backend *backend;
         const Buffer *buffer;
+        const Keep *keep; /* NULL: nothing is on record */
         ListLink queue;
         size_t n;
         Finish *calling; /* of the queue; NULL: none is being reported */
         uint64_t started_mono_ns;
 } Finishes;
 
-void finishes_init(Finishes *f, Backend *backend, const Buffer *buffer);
+void finishes_init(Finishes *f, Backend *backend, const Buffer *buffer, const Keep *keep);
 /* After the backend's calls were cancelled. */
 void finishes_deinit(Finishes *f);
 

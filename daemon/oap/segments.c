@@ -12,13 +12,35 @@
 
 typedef struct QueuedSegment {
         ListLink link;
-        RpcBytes bytes;
+        BufferReport report;
 } QueuedSegment;
 
-void segments_init(Segments *s, Backend *backend)
+void segments_init(Segments *s, Backend *backend, const Keep *keep)
 {
-        *s = (Segments){.backend = backend};
+        *s = (Segments){.backend = backend, .keep = keep};
         list_init(&s->queue);
+}
+
+/* Those of the first n that are on record are not to be sent any more, or are again. */
+static void segments_record(Segments *s, size_t n, bool wanted)
+{
+        KeptReport reports[STREAM_MAX];
+        QueuedSegment *q;
+        size_t n_reports = 0;
+
+        list_for_each (q, &s->queue, link) {
+                if (n-- == 0)
+                        break;
+                if (q->report.segment == 0)
+                        continue;
+                reports[n_reports].segment = q->report.segment;
+                reports[n_reports].data = wanted ? q->report.bytes.data : NULL;
+                reports[n_reports++].size = wanted ? q->report.bytes.size : 0;
+        }
+        if (n_reports > 0 && s->keep &&
+                s->keep->record(s->keep->userdata,
+                        &(KeepRecord){.reports = reports, .n_reports = n_reports}, NULL, NULL) < 0)
+                counter_add(COUNTER_STORE_RECORDS_LOST, n_reports);
 }
 
 /* Takes the first n out. */
@@ -28,7 +50,7 @@ static void segments_shift(Segments *s, size_t n)
                 QueuedSegment *q = list_first(&s->queue, QueuedSegment, link);
 
                 list_remove(&q->link);
-                free((void *)q->bytes.data);
+                free((void *)q->report.bytes.data);
                 free(q);
                 s->n--;
         }
@@ -42,10 +64,15 @@ void segments_deinit(Segments *s)
 static void segments_drop(Segments *s)
 {
         counter_add(COUNTER_TRACE_SEGMENTS_LOST, s->n);
-        segments_shift(s, s->n);
+        while (s->n > 0) {
+                size_t n = s->n < STREAM_MAX ? s->n : STREAM_MAX;
+
+                segments_record(s, n, false);
+                segments_shift(s, n);
+        }
 }
 
-void segments_add(Segments *s, RpcBytes segment)
+void segments_add(Segments *s, BufferReport segment)
 {
         QueuedSegment *q = NULL;
 
@@ -53,10 +80,10 @@ void segments_add(Segments *s, RpcBytes segment)
                 q = calloc(1, sizeof(*q));
         if (!q) {
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
-                free((void *)segment.data);
+                free((void *)segment.bytes.data);
                 return;
         }
-        q->bytes = segment;
+        q->report = segment;
         list_append(&s->queue, &q->link);
         s->n++;
 }
@@ -90,6 +117,8 @@ static void stream_done(void *userdata, const RpcResult *result)
         } else if (!backend_took_nothing(result)) {
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, s->n_taken);
                 segments_shift(s, s->n_taken);
+        } else {
+                segments_record(s, s->n_taken, true);
         }
         s->n_taken = 0;
 }
@@ -107,8 +136,9 @@ void segments_step(Segments *s)
                 list_for_each (q, &s->queue, link) {
                         if (n == STREAM_MAX)
                                 break;
-                        messages[n++] = q->bytes;
+                        messages[n++] = q->report.bytes;
                 }
+        segments_record(s, n, false);
         if (backend_call(s->backend, LANE_SEGMENT, METHOD_COLLECT, messages, n, stream_done, s) < 0)
                 return;
         s->streaming = true;

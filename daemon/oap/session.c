@@ -23,14 +23,17 @@ struct Session {
         Segments segments;
         Finishes finishes;
 
-        bool streaming;
+        const Keep *keep;
+        BufferBatch batch; /* to be sent when its numbers are on record */
+        bool streaming;    /* or about to */
         size_t n_streamed; /* 0: to see whether snapshots would be taken */
         uint64_t started_mono_ns;
         uint64_t batch_due_mono_ns; /* 0: to be set at the next step */
         bool flush;                 /* until the buffer is empty */
 };
 
-int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void))
+int session_new(
+        Session **ret, const Config *config, Core *core, const Keep *keep, uint32_t (*random)(void))
 {
         _cleanup_(session_freep) Session *s = calloc(1, sizeof(*s));
         int r;
@@ -38,14 +41,16 @@ int session_new(Session **ret, const Config *config, Core *core, uint32_t (*rand
         if (!s)
                 return error_origin(-ENOMEM);
         pollers_init(&s->pollers, &s->backend, core);
-        segments_init(&s->segments, &s->backend);
-        s->buffer = buffer_new();
-        finishes_init(&s->finishes, &s->backend, s->buffer);
+        s->keep = keep;
+        segments_init(&s->segments, &s->backend, keep);
+        s->buffer = buffer_new(keep);
+        finishes_init(&s->finishes, &s->backend, s->buffer, keep);
         if (!s->buffer)
                 return error_origin(-ENOMEM);
         r = backend_init(&s->backend, config, random);
         if (r)
                 return r > 0 ? SESSION_E_INVALID : error_trace(r);
+        s->backend.now = now_get();
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -64,15 +69,40 @@ int session_check_config(const Config *config)
         return error_trace(r);
 }
 
+/* Trace segments whose snapshots have left are due. */
+static void session_take_retired(Session *s)
+{
+        BufferReport report;
+
+        while ((report = buffer_retired(s->buffer)).bytes.data)
+                segments_add(&s->segments, report);
+}
+
+/* At the end: what was not sent yet is put back, of the rest nobody knows. */
+static void session_end_batch(Session *s)
+{
+        bool sent = s->streaming && !s->batch.messages;
+
+        if (!s->buffer || !s->streaming)
+                return;
+        if (sent)
+                counter_add(COUNTER_SNAPSHOTS_AMBIGUOUS, s->n_streamed);
+        buffer_batch_end(s->buffer, sent, false);
+        session_take_retired(s);
+        buffer_batch_deinit(&s->batch);
+}
+
 /* Also those of a stream under way, which may have arrived. */
 static void session_log_undelivered(const Session *s)
 {
         size_t n = s->buffer ? buffer_n(s->buffer) : 0;
+        bool kept = s->keep && s->keep->works(s->keep->userdata);
 
         if (n > 0 || s->segments.n > 0 || s->finishes.n > 0)
-                log_warning("Not delivered at the end: %zu snapshots, %zu trace segments, "
-                            "the ends of %zu tasks",
-                        n, s->segments.n, s->finishes.n);
+                log_full(kept ? LOG_NOTICE : LOG_WARNING,
+                        "%s at the end: %zu snapshots, %zu trace segments, the ends of %zu tasks",
+                        kept ? "Kept for the next start" : "Not delivered", n, s->segments.n,
+                        s->finishes.n);
 }
 
 Session *session_free(Session *s)
@@ -81,12 +111,23 @@ Session *session_free(Session *s)
                 return NULL;
         session_log_undelivered(s);
         backend_deinit(&s->backend);
+        session_end_batch(s);
         finishes_deinit(&s->finishes);
         segments_deinit(&s->segments);
         pollers_deinit(&s->pollers);
         buffer_free(s->buffer);
         free(s);
         return NULL;
+}
+
+int session_restore_segment(Session *s, const KeptSegment *segment, size_t n_snapshots,
+        bool task_lives, bool *ret_continues)
+{
+        bool again = s->backend.config->oap_redelivery == REDELIVERY_AT_LEAST_ONCE;
+        int r = buffer_restore(s->buffer, segment, n_snapshots, task_lives, again, ret_continues);
+
+        session_take_retired(s);
+        return r < 0 ? error_trace(r) : 0;
 }
 
 void session_set_config(Session *s, const Config *config, Now now)
@@ -108,15 +149,6 @@ void session_dispatch(Session *s, Now now)
 
 /* ---- snapshots ---- */
 
-/* Trace segments whose snapshots have left are due. */
-static void session_take_retired(Session *s)
-{
-        RpcBytes report;
-
-        while ((report = buffer_retired(s->buffer)).data)
-                segments_add(&s->segments, report);
-}
-
 static void session_drop_snapshots(Session *s)
 {
         counter_add(COUNTER_SNAPSHOTS_UNSUPPORTED, buffer_drop(s->buffer));
@@ -126,7 +158,8 @@ static void session_drop_snapshots(Session *s)
 static void stream_done(void *userdata, const RpcResult *result)
 {
         Session *s = userdata;
-        bool left = false;
+        bool again = s->backend.config->oap_redelivery == REDELIVERY_AT_LEAST_ONCE;
+        bool left = false, may_have_left = false;
 
         s->streaming = false;
         backend_ended(&s->backend, LANE_SNAPSHOT, s->started_mono_ns, result);
@@ -135,34 +168,54 @@ static void stream_done(void *userdata, const RpcResult *result)
                 left = true;
         } else if (result->status != RPC_UNIMPLEMENTED && !backend_took_nothing(result)) {
                 counter_add(COUNTER_SNAPSHOTS_AMBIGUOUS, s->n_streamed);
-                left = true;
+                left = !again;
+                may_have_left = true;
         }
-        buffer_batch_end(s->buffer, left);
+        buffer_batch_end(s->buffer, left, may_have_left);
         session_take_retired(s);
+}
+
+/* The batch's numbers are on record, if they are to be. */
+static void session_send(void *userdata)
+{
+        Session *s = userdata;
+        int r = backend_call(&s->backend, LANE_SNAPSHOT, METHOD_SNAPSHOT, s->batch.messages,
+                s->batch.n, stream_done, s);
+
+        buffer_batch_deinit(&s->batch);
+        if (r < 0) {
+                buffer_batch_end(s->buffer, false, false);
+                s->streaming = false;
+                return;
+        }
+        s->started_mono_ns = s->backend.now.mono_ns;
 }
 
 static void session_stream(Session *s)
 {
-        _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
         bool probe = backend_lane_failing(&s->backend, LANE_SNAPSHOT);
+        size_t max = s->backend.config->oap_batch_snapshots;
+        bool fresh_due = s->flush || buffer_n_fresh(s->buffer) >= max ||
+                         s->batch_due_mono_ns <= s->backend.now.mono_ns;
         int r;
 
-        r = buffer_batch_begin(
-                s->buffer, probe ? 0 : s->backend.config->oap_batch_snapshots, &batch);
+        r = buffer_batch_begin(s->buffer, probe ? 0 : max, fresh_due, &s->batch);
         if (r < 0) {
                 backend_failed(&s->backend, LANE_SNAPSHOT, r);
                 return;
         }
-        r = backend_call(&s->backend, LANE_SNAPSHOT, METHOD_SNAPSHOT, batch.messages, batch.n,
-                stream_done, s);
-        if (r < 0) {
-                buffer_batch_end(s->buffer, false);
-                return;
-        }
         s->streaming = true;
-        s->n_streamed = batch.n;
-        s->started_mono_ns = s->backend.now.mono_ns;
-        s->batch_due_mono_ns = 0;
+        s->n_streamed = s->batch.n;
+        if (fresh_due)
+                s->batch_due_mono_ns = 0;
+        if (buffer_batch_reserve(s->buffer, session_send, s) != 0)
+                session_send(s);
+}
+
+/* The backend takes no snapshots now. */
+static bool session_failing(const Session *s)
+{
+        return backend_lane_failing(&s->backend, LANE_SNAPSHOT) || backend_unsupported(&s->backend);
 }
 
 /* When the next stream may start; 0: now, or to be known after a step. */
@@ -170,7 +223,7 @@ static uint64_t session_stream_mono_ns(const Session *s)
 {
         uint64_t open_ns = backend_open_mono_ns(&s->backend, LANE_SNAPSHOT);
         uint64_t due_ns = s->batch_due_mono_ns;
-        size_t n = buffer_n(s->buffer);
+        size_t n = buffer_n_ready(s->buffer);
 
         if (s->streaming)
                 return UINT64_MAX;
@@ -181,7 +234,8 @@ static uint64_t session_stream_mono_ns(const Session *s)
                 return open_ns;
         if (n == 0)
                 return UINT64_MAX;
-        if (s->flush || n >= s->backend.config->oap_batch_snapshots)
+        if (s->flush || n > buffer_n_fresh(s->buffer) ||
+                n >= s->backend.config->oap_batch_snapshots)
                 due_ns = 0;
         return open_ns > due_ns ? open_ns : due_ns;
 }
@@ -192,15 +246,17 @@ static void session_stream_step(Session *s)
 
         if (backend_unsupported(&s->backend) && !s->streaming)
                 session_drop_snapshots(s);
-        if (buffer_n(s->buffer) == 0) {
-                s->batch_due_mono_ns = 0;
+        if (buffer_n_ready(s->buffer) == 0)
                 s->flush = false;
+        if (buffer_n_fresh(s->buffer) == 0) {
+                s->batch_due_mono_ns = 0;
         } else if (s->batch_due_mono_ns == 0) {
                 s->batch_due_mono_ns =
                         now_ns + s->backend.config->oap_batch_interval_ms * NS_PER_MS;
         }
         if (session_stream_mono_ns(s) <= now_ns)
                 session_stream(s);
+        buffer_keep_step(s->buffer, s->backend.now, session_failing(s));
 }
 
 bool session_snapshot(Session *s, const Snapshot *snapshot)
@@ -230,7 +286,7 @@ void session_segment_done(Session *s, const SegmentReport *report)
         }
         if (!buffer_segment_done(s->buffer, report->service, report->instance, report->segment_id,
                     (RpcBytes){data, size}))
-                segments_add(&s->segments, (RpcBytes){data, size});
+                segments_add(&s->segments, (BufferReport){.bytes = {data, size}});
         session_take_retired(s);
 }
 
@@ -274,13 +330,14 @@ void session_step(Session *s, Now now)
 
 uint64_t session_next_mono_ns(const Session *s)
 {
-        uint64_t next_ns = UINT64_MAX, times_ns[5];
+        uint64_t next_ns = UINT64_MAX, times_ns[6];
 
         times_ns[0] = pollers_next_mono_ns(&s->pollers);
         times_ns[1] = session_stream_mono_ns(s);
         times_ns[2] = segments_next_mono_ns(&s->segments);
         times_ns[3] = finishes_next_mono_ns(&s->finishes);
         times_ns[4] = connection_next_mono_ns(&s->backend.connection);
+        times_ns[5] = buffer_keep_next_mono_ns(s->buffer, session_failing(s));
         for (size_t i = 0; i < sizeof(times_ns) / sizeof(*times_ns); i++)
                 next_ns = times_ns[i] < next_ns ? times_ns[i] : next_ns;
         return next_ns;
@@ -295,7 +352,7 @@ void session_flush(Session *s, Now now)
 
 bool session_idle(const Session *s)
 {
-        return buffer_n(s->buffer) == 0 && !s->streaming && segments_idle(&s->segments) &&
+        return buffer_n_ready(s->buffer) == 0 && !s->streaming && segments_idle(&s->segments) &&
                finishes_idle(&s->finishes);
 }
 
@@ -307,5 +364,6 @@ SessionStatus session_status(const Session *s)
                 .error = s->backend.error,
                 .last_success_mono_ns = s->backend.last_success_mono_ns,
                 .n_buffered = buffer_n(s->buffer),
+                .n_kept = buffer_n_kept(s->buffer),
         };
 }

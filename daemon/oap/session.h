@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "core/core.h"
+#include "core/keep.h"
 #include "util/cleanup.h"
 #include "util/time.h"
 
@@ -13,16 +14,16 @@
  * snapshots, reports segments and finished tasks, with deadlines and full-jitter back-off. Main
  * thread. Logs state changes.
  *
- * Buffer: snapshots in order, bounded by oap.buffer_bytes of encoded size, see buffer.h. When it is
- * full, interior samples of runs of identical stacks of queued, not yet streamed snapshots are
+ * Buffer: snapshots in order, bounded by oap.buffer_bytes of encoded size, and more on disk, see
+ * buffer.h. When it is full, interior samples of runs of identical stacks of queued, not yet streamed snapshots are
  * dropped; if that frees too little, session_snapshot refuses (the core then drops the segment's
  * tail). The sequence numbers on the wire are given at streaming time, contiguous from 0 for each
  * (task, segment); the core's are contiguous, too, and not sent.
  *
  * Streams: at most one collectSnapshot stream at a time, ≤ batch_snapshots, every ≤
  * batch_interval_ms. One that failed before a message left, or that the backend refused for want of
- * a token, is sent again later; one that failed after is ambiguous: counted and not sent again.
- * After a failed stream the next one is empty, and the snapshots follow when that was taken: an
+ * a token, is sent again later; one that failed after is ambiguous: counted, and sent again only if
+ * oap.redelivery is at-least-once. After a failed stream the next one is empty, and the snapshots follow when that was taken: an
  * outage costs at most one batch.
  *
  * Segments: sent after the last snapshot of that segment has left; at most once, too.
@@ -35,7 +36,7 @@ typedef struct Session Session;
 
 /*
  * `core` is told the tasks; `random` gives 32 random bits (tests: a fixed sequence). `config` is
- * borrowed and names a server.
+ * borrowed and names a server. `keep`: borrowed; NULL: nothing outlives the session.
  *
  * Return: 0; SESSION_E_INVALID: it names files that do not do, logged; -errno.
  */
@@ -43,7 +44,8 @@ enum {
         _SESSION_E_SUCCESS,
         SESSION_E_INVALID,
 };
-int session_new(Session **ret, const Config *config, Core *core, uint32_t (*random)(void));
+int session_new(Session **ret, const Config *config, Core *core, const Keep *keep,
+        uint32_t (*random)(void));
 Session *session_free(Session *s);
 DEFINE_CLEANUP(Session *, session_free)
 /* Whether the files that it names do; which do not is logged. Return: 0, SESSION_E_INVALID, -ENOMEM.
@@ -51,6 +53,10 @@ DEFINE_CLEANUP(Session *, session_free)
 int session_check_config(const Config *config);
 /* Names a server, too. What is under way to another one ends there. */
 void session_set_config(Session *s, const Config *config, Now now);
+
+/* What a former daemon has left, before anything else. See buffer_restore(). Return: 0, -ENOMEM. */
+int session_restore_segment(Session *s, const KeptSegment *segment, size_t n_snapshots,
+        bool task_lives, bool *ret_continues);
 
 int session_fd(const Session *s); /* readable: call session_dispatch */
 void session_dispatch(Session *s, Now now);
@@ -82,6 +88,7 @@ typedef struct SessionStatus {
         const char *state; /* "connecting", "ready", "failing", "unsupported" */
         const char *error; /* of the last call that failed, also when it is over; empty: none */
         uint64_t last_success_mono_ns; /* 0: none yet */
-        uint64_t n_buffered;
+        uint64_t n_buffered;           /* in memory and on disk */
+        uint64_t n_kept;               /* of these, on disk */
 } SessionStatus;
 SessionStatus session_status(const Session *s);

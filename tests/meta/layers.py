@@ -10,7 +10,7 @@ import re
 import sys
 
 # folder of daemon/ -> folders of daemon/ that it may include, beside itself
-MIDDLE = ["client", "capture", "unwind", "runtime", "symbol", "oap", "control"]
+MIDDLE = ["client", "capture", "unwind", "runtime", "symbol", "oap", "store", "control"]
 LAYERS = {
     "util": [],
     "core": ["util"],
@@ -47,6 +47,7 @@ OWNERS = [
     ("lzma.h", ["daemon/symbol/*"]),
     ("*demangle.h", ["daemon/symbol/demangle.c"]),
     ("yaml.h", ["daemon/core/config*.c"]),
+    ("sqlite3.h", ["daemon/store/database*", "daemon/store/record.c"]),
     ("json-c/*", ["daemon/ctl/*"]),
     ("systemd/*", ["daemon/client/*", "daemon/control/*", "daemon/manager/*", "daemon/swprofd.c"]),
     ("version.h", ["daemon/*", "lib/*"]),

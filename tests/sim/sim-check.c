@@ -96,7 +96,7 @@ void sim_finish(Sim *s)
                 sim_detach(s, s->clients[0].id);
         }
         /* Tasks may have the longest time before them, and clocks may have stepped back. */
-        for (unsigned n = 0; n < 100 && core_instance_first(s->core); n++)
+        for (unsigned n = 0; n < 200 && core_instance_first(s->core); n++)
                 sim_pass_ns(s, 60 * NS_PER_S);
         cr_assert_null(core_instance_first(s->core), "an instance is left");
         sim_pass_ns(s, 60 * NS_PER_S);
@@ -124,7 +124,7 @@ void sim_finish(Sim *s)
                 SUM(COUNTER_SEGMENTS_FAST, COUNTER_SEGMENTS_PROFILED, COUNTER_SEGMENTS_NO_SLOT,
                         COUNTER_SEGMENTS_OVER_COUNT, COUNTER_SEGMENTS_OVER_PENDING,
                         COUNTER_SEGMENTS_OVER_SUB, COUNTER_SEGMENTS_EMPTY,
-                        COUNTER_SEGMENTS_UNDECIDED));
+                        COUNTER_SEGMENTS_UNDECIDED, COUNTER_SEGMENTS_RESUMED));
         cr_assert_eq(SUM(COUNTER_TASKS_ACCEPTED, COUNTER_TASKS_OVER),
                 counter_get(COUNTER_TASKS_FINISHED));
         sim_free(s);

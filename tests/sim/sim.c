@@ -295,6 +295,23 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
         span->report_wanted = report_wanted;
 }
 
+static void on_task_added(void *userdata, const Task *task)
+{
+        Sim *s = userdata;
+
+        cr_assert_eq(task->state, TASK_WAITING);
+        s->n_tasks_added++;
+}
+
+static void on_command_seen(void *userdata, const Instance *i)
+{
+        Sim *s = userdata;
+
+        /* Its task is told of first: one that is not known is asked for again. */
+        cr_assert_geq(i->last_command_wall_ms, 0);
+        s->n_commands_seen++;
+}
+
 static void on_task_finished(
         void *userdata, const char *service, const char *instance, const char *task_id)
 {
@@ -308,6 +325,8 @@ static const CoreOps ops = {
         .prepare = on_prepare,
         .snapshot = on_snapshot,
         .segment_done = on_segment_done,
+        .task_added = on_task_added,
+        .command_seen = on_command_seen,
         .task_finished = on_task_finished,
 };
 

@@ -125,6 +125,7 @@ typedef struct Sim {
         uint64_t random;
 
         uint64_t n_captured, n_refused, n_prepares, n_watch_changes, n_adds, n_removes;
+        uint64_t n_tasks_added, n_commands_seen;
         int result; /* of the last event that came to the core */
 } Sim;
 

@@ -24,7 +24,8 @@ static Config config = {
 static Core *core;
 static Instance *instance;
 static Now now = {.mono_ns = 1000 * NS_PER_S, .wall_ms = WALL_MS};
-static unsigned n_finished, n_watch_changes, n_prepares;
+static unsigned n_finished, n_watch_changes, n_prepares, n_added, n_added_when_seen;
+static int64_t seen_wall_ms;
 
 static void on_target(void *userdata, TargetId id, const TargetSpec *spec)
 {
@@ -52,11 +53,24 @@ static void on_task_finished(
         n_finished++;
 }
 
+static void on_task_added(void *userdata, const Task *task)
+{
+        n_added++;
+}
+
+static void on_command_seen(void *userdata, const Instance *i)
+{
+        seen_wall_ms = i->last_command_wall_ms;
+        n_added_when_seen = n_added;
+}
+
 static const CoreOps ops = {
         .target_add = on_target,
         .target_remove = on_target_remove,
         .watch_changed = on_watch_changed,
         .prepare = on_prepare,
+        .task_added = on_task_added,
+        .command_seen = on_command_seen,
         .task_finished = on_task_finished,
 };
 

@@ -34,6 +34,7 @@ static void fill_status(
 {
         Swprof__Control__Capture capture = SWPROF__CONTROL__CAPTURE__INIT;
         Swprof__Control__Oap oap = SWPROF__CONTROL__OAP__INIT;
+        Swprof__Control__Store store = SWPROF__CONTROL__STORE__INIT;
         Swprof__Control__Instance instance = SWPROF__CONTROL__INSTANCE__INIT;
         Swprof__Control__Task task = SWPROF__CONTROL__TASK__INIT;
         Swprof__Control__Slot slot = SWPROF__CONTROL__SLOT__INIT;
@@ -46,6 +47,11 @@ static void fill_status(
         capture.reason = capture_reason;
         capture.unwind = (char *)"dwarf";
         capture.targets = 4000000000U;
+        store.path = (char *)"/var/lib/swprofd/swprofd.db";
+        store.state = (char *)"failing";
+        store.error = (char *)"disk full";
+        store.bytes = 123456;
+        store.snapshots = 7;
         oap.server = (char *)"oap:11800";
         oap.state = (char *)"failing";
         oap.error = (char *)"connection refused";
@@ -94,6 +100,7 @@ static void fill_status(
         status.span_socket = (char *)"/run/swprofd/span.sock";
         status.capture = &capture;
         status.oap = &oap;
+        status.store = &store;
         status.n_instances = status.n_tasks = status.n_slots = status.n_counters = 1;
         status.instances = (Swprof__Control__Instance *[]){&instance};
         status.tasks = (Swprof__Control__Task *[]){&task};
@@ -232,6 +239,8 @@ Test(ctl, text)
                 "             unwinds by dwarf, samples 4000000000 threads now\n"
                 "  OAP        oap:11800, failing, 12 snapshots waiting\n"
                 "             last failure: connection refused\n"
+                "  store      /var/lib/swprofd/swprofd.db, failing, 120 KiB, 7 snapshots waiting\n"
+                "             last failure: disk full\n"
                 "  instances  1\n"
                 "  tasks      1\n"
                 "  slots      1\n"

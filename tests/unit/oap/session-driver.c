@@ -274,7 +274,7 @@ int main(int argc, char **argv)
         for (int i = 2; i < argc; i++)
                 set(&config, argv[i]);
         config.oap_heartbeat = config.oap_heartbeat_interval_ms > 0;
-        if (session_new(&s, &config, NULL, fixed_random) != 0)
+        if (session_new(&s, &config, NULL, NULL, fixed_random) != 0)
                 die("no session");
         session = s;
         for (;;) {

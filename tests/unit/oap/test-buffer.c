@@ -71,15 +71,15 @@ static const char *take(Buffer *b, size_t n, bool left)
         _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
         const char *text;
 
-        cr_assert_eq(buffer_batch_begin(b, n, &batch), 0);
+        cr_assert_eq(buffer_batch_begin(b, n, true, &batch), 0);
         text = batch_text(&batch);
-        buffer_batch_end(b, left);
+        buffer_batch_end(b, left, false);
         return text;
 }
 
 Test(buffer, order_and_sequences)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "AB");
         add_run(b, "q", "A");
@@ -95,7 +95,7 @@ Test(buffer, order_and_sequences)
 
 Test(buffer, returned_batch_is_as_never_taken)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "ABC");
         cr_expect_str_eq(take(b, 2, false), "p:0@0=A p:1@1=B");
@@ -107,7 +107,7 @@ Test(buffer, returned_batch_is_as_never_taken)
 
 Test(buffer, same_segment_id_elsewhere)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
         Stack *stack = stack_of("A");
 
         cr_assert_eq(add(b, "t1", "p", 0, stack, UNBOUNDED), 0);
@@ -133,7 +133,7 @@ static size_t thin(Buffer *b, const char *segment, const char *letter)
 
 Test(buffer, thinning_keeps_the_ends_of_runs)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
         uint64_t thinned = counter_get(COUNTER_SNAPSHOTS_THINNED);
 
         /* Runs of 7, 1, 2 and 3 in one segment, cut by those of another only in the queue. */
@@ -155,13 +155,13 @@ Test(buffer, thinning_keeps_the_ends_of_runs)
 Test(buffer, thinning_spares_the_batch)
 {
         _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "AAAAAAAA");
-        cr_assert_eq(buffer_batch_begin(b, 3, &batch), 0);
+        cr_assert_eq(buffer_batch_begin(b, 3, true, &batch), 0);
         thin(b, "q", "B");
         cr_expect_str_eq(batch_text(&batch), "p:0@0=A p:1@1=A p:2@2=A");
-        buffer_batch_end(b, true);
+        buffer_batch_end(b, true, false);
         /* What the batch held may be lost: the first one behind it is the end of a run. */
         cr_expect_str_eq(take(b, 99, true), "p:3@3=A p:4@5=A p:5@7=A q:0@99=B");
         buffer_free(b);
@@ -169,7 +169,7 @@ Test(buffer, thinning_spares_the_batch)
 
 Test(buffer, full)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
         Stack *stack = stack_of("A");
         size_t bytes;
 
@@ -197,7 +197,7 @@ static RpcBytes report_of(const char *text)
 
 static void expect_retired(Buffer *b, const char *text)
 {
-        RpcBytes report = buffer_retired(b);
+        RpcBytes report = buffer_retired(b).bytes;
 
         if (!text)
                 cr_expect_null(report.data);
@@ -208,7 +208,7 @@ static void expect_retired(Buffer *b, const char *text)
 
 Test(buffer, report_follows_the_last_snapshot)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "AB");
         cr_expect(buffer_segment_done(b, "svc", "i", "p", report_of("p is over")));
@@ -226,7 +226,7 @@ Test(buffer, report_follows_the_last_snapshot)
 
 Test(buffer, report_of_a_segment_that_is_already_empty)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "A");
         take(b, 1, true);
@@ -237,7 +237,7 @@ Test(buffer, report_of_a_segment_that_is_already_empty)
 
 Test(buffer, the_end_of_the_task_ends_its_segments)
 {
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "A");
         add_run(b, "q", "A");
@@ -261,7 +261,7 @@ Test(buffer, the_end_of_the_task_ends_its_segments)
 Test(buffer, freed_with_everything_in_it)
 {
         _cleanup_(buffer_batch_deinit) BufferBatch batch = {0};
-        Buffer *b = buffer_new();
+        Buffer *b = buffer_new(NULL);
 
         add_run(b, "p", "AAB");
         add_run(b, "q", "A");
@@ -269,6 +269,6 @@ Test(buffer, freed_with_everything_in_it)
         cr_expect(buffer_segment_done(b, "svc", "i", "p", report_of("p is over")));
         add_run(b, "q", "AB");
         cr_expect(buffer_segment_done(b, "svc", "i", "q", report_of("q is over")));
-        cr_assert_eq(buffer_batch_begin(b, 1, &batch), 0);
+        cr_assert_eq(buffer_batch_begin(b, 1, true, &batch), 0);
         buffer_free(b);
 }

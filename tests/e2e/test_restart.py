@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon and the backend end and come back amid a task: nothing is sent twice, and all in sequence.
+
+SWPROFD_TEST_KILLS: how many times the daemon is killed (100 for the full test).
+SWPROFD_TEST_OUTAGE: for how many seconds the backend is away (600 for the full test).
+"""
+
+import os
+import random
+import select
+import socket
+import threading
+import time
+import unittest
+
+from swprofd_test import SwprofdTest, wait_until
+
+OPERATION = "/life"
+THRESHOLD_MS = 100
+KILLS = int(os.environ.get("SWPROFD_TEST_KILLS", "8"))
+OUTAGE_S = float(os.environ.get("SWPROFD_TEST_OUTAGE", "8"))
+
+
+class Way:
+    """Between the daemon and its backend; it can be cut."""
+
+    def __init__(self, backend):
+        host, port = backend.split(":")
+        self._backend = (host, int(port))
+        self._pairs = []
+        self._lock = threading.Lock()
+        self._listener = None
+        self._moved = time.monotonic()
+        self.port = 0
+        self.open()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def open(self):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen()
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener):
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._backend)
+            with self._lock:
+                self._pairs.append((near, far))
+            threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
+
+    def _pump(self, near, far):
+        other = {near: far, far: near}
+        try:
+            while True:
+                for s in select.select([near, far], [], [])[0]:
+                    data = s.recv(65536)
+                    if not data:
+                        return
+                    self._moved = time.monotonic()
+                    other[s].sendall(data)
+        except (OSError, ValueError):
+            pass
+        finally:
+            near.close()
+            far.close()
+
+    def cut(self, quiet_s=0):
+        """As if the backend had been killed. `quiet_s`: when nothing has passed for so long."""
+        wait_until(lambda: time.monotonic() - self._moved >= quiet_s, 30, "silence")
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for pair in self._pairs:
+                for s in pair:
+                    try:
+                        s.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+            self._pairs = []
+
+
+class Restart(SwprofdTest):
+    daemon_config = "profile:\n  max_parallel: 9\n"
+
+    def start_oap(self):
+        super().start_oap()
+        self.way = Way(self.peer.grpc_address)
+        self.addCleanup(self.way.cut)
+
+    def start_daemon(self):
+        self.daemon.oap = self.way.address
+        super().start_daemon()
+
+    def steady(self, service, instance="one", n=1):
+        """A program with n spans that last until its input ends. Return: it and their segments."""
+        program = self.program("steady", service, instance, OPERATION, n)
+        return program, [program.line()["segment"] for _ in range(n)]
+
+    def restart(self):
+        self.daemon.kill()
+        self.daemon.start()
+
+    def received(self):
+        """By (task, segment): all in sequence, in order, none twice."""
+        found = {}
+        for s in self.peer.recorded()["snapshots"]:
+            found.setdefault((s["taskId"], s["segmentId"]), []).append(s)
+        for snapshots in found.values():
+            self.assert_contiguous(snapshots)
+        return found
+
+    def assert_finished_once(self, task):
+        wait_until(lambda: [f for f in self.peer.recorded()["finishes"] if f["taskId"] == task], 90,
+                   "the end of the task")
+
+    def wait_resumed(self):
+        """Return: whether the segment goes on; it does not if a batch of it was under way."""
+        def decided():
+            c = self.daemon.counters()
+            return c["segments_resumed"] or c["snapshots_ambiguous"]
+        wait_until(decided, 30, "the segment to be announced again")
+        return self.daemon.counters()["segments_resumed"] > 0
+
+    def test_daemon_is_killed(self):
+        """At random moments: the task is resumed, and its segment goes on where it was."""
+        self.peer.create_task("killed", OPERATION, period=10, duration=15, count=9, threshold=THRESHOLD_MS)
+        program, [segment] = self.steady("killed")
+        kills, n_ended = [], 0
+        for _ in range(KILLS):
+            n = len(self.snapshots(segment))
+            self.snapshots(segment, wait=lambda s: len(s) > n)
+            time.sleep(random.uniform(0, 0.7))
+            kills.append(time.time() * 1000)
+            self.restart()
+            [task] = self.daemon.status()["tasks"]
+            self.assertEqual(task["state"], "running")
+            if not self.wait_resumed():
+                n_ended += 1
+                program.kill()
+                program, [segment] = self.steady("killed")
+        n = len(self.snapshots(segment))
+        self.snapshots(segment, wait=lambda s: len(s) > n)
+        program.finish()
+        self.settled_snapshots(segment)
+        found = self.received()
+        self.assertEqual(len(found), 1 + n_ended)
+        for snapshots in found.values():
+            times = [s["time"] for s in snapshots]
+            for before, after in zip(times, times[1:]):
+                if after - before > 500:
+                    self.assertTrue(any(before <= kill <= after for kill in kills), (before, after, kills))
+
+    def crowd(self, service, n_programs=10, n_spans=5, period=50):
+        """Return: programs, and all their segments."""
+        self.peer.create_task(service, OPERATION, period=period, duration=15, count=n_spans,
+                              threshold=THRESHOLD_MS)
+        programs, segments = [], []
+        for i in range(n_programs):
+            program, ids = self.steady(service, f"instance {i}", n_spans)
+            programs.append(program)
+            segments += ids
+        for segment in segments:
+            self.snapshots(segment, wait=len)
+        return programs, segments
+
+    def all_sent(self, programs):
+        for program in programs:
+            program.finish()
+        def sent():
+            status = self.daemon.status()
+            return not status["slots"] and int(status["oap"]["buffered_snapshots"]) == 0
+        wait_until(sent, 60, "all to be sent")
+
+    def test_outage(self):
+        """The backend is away: what is sampled then goes to the disk, and is sent when it is back."""
+        programs, segments = self.crowd("outage")
+        self.way.cut(quiet_s=0.06)
+        begin = time.time() * 1000
+        time.sleep(OUTAGE_S / 2)
+        wait_until(lambda: int(self.daemon.status()["store"]["snapshots"]) > 0, 30, "snapshots on disk")
+        time.sleep(OUTAGE_S / 2)
+        end = time.time() * 1000
+        self.way.open()
+        self.all_sent(programs)
+        c = self.daemon.counters()
+        found = self.received()
+        self.assertEqual({segment for _, segment in found}, set(segments))
+        self.assertEqual(sum(map(len, found.values())), c["snapshots_queued"], c)
+        for loss in ("ambiguous", "dropped", "thinned", "kept_over", "kept_lost"):
+            self.assertEqual(c[f"snapshots_{loss}"], 0, loss)
+        for snapshots in found.values():
+            self.assertTrue(any(begin < s["time"] < end for s in snapshots))
+
+
+if __name__ == "__main__":
+    unittest.main()
