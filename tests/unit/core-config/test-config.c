@@ -215,7 +215,7 @@ typedef struct Bad {
 
 #define KEYS                                                                             \
         "allowed are log_level, span_socket, control_socket, control_group, state_dir, " \
-        "oap, store, profile, capture, stacks, symbols, limits"
+        "oap, store, profile, capture, stacks, python, symbols, limits"
 #define PATH     "it must be an absolute path of at most 107 ASCII characters"
 #define SERVERS  "it must be host:port, or several with commas between, or \"\""
 #define SECRET   "must say where the secret is: env:NAME, file:/PATH, or \"\""
