@@ -14,7 +14,8 @@
 /*
  * python-truth PID N: captures the threads of a process by turns, N times in all, and compares the
  * names of functions with what they say themselves (pytarget.py, case codes: file, name and lines have
- * the same number). Names are read some captures later, when many of the functions are gone. Exit
+ * the same
+ * number, and a thread's numbers rise). Names are read some captures later, when many of the functions are gone. Exit
  * code 0: none was wrong.
  */
 
@@ -27,12 +28,14 @@ enum {
 typedef struct Seen {
         CpythonCode *code;
         int64_t unit;
+        size_t thread;
 } Seen;
 
 typedef struct Truth {
         CpythonCodes *codes;
         Seen seen[LATER * SWP_MAX_PYTHON];
         size_t n_seen;
+        unsigned newest[THREADS_MAX]; /* number that a thread's functions had last */
         unsigned n_captures, n_no_python, n_frames, n_marked, n_torn, n_wrong;
 } Truth;
 
@@ -52,10 +55,13 @@ static void check(Truth *h, const Seen *s)
                 h->n_marked++;
                 base = file % 1000;
                 if (file != name || (kind == 'f' && line != base + 2 && line != base + 3) ||
-                        (kind == 'g' && (line < base + 6 || line > base + 8))) {
+                        (kind == 'g' && (line < base + 6 || line > base + 8)) ||
+                        file < h->newest[s->thread]) {
                         h->n_wrong++;
-                        printf("wrong: %s\n", text);
+                        printf("wrong: %s, after %06u\n", text, h->newest[s->thread]);
                 }
+                if (file > h->newest[s->thread])
+                        h->newest[s->thread] = file;
         }
         free(text);
 }
@@ -74,7 +80,7 @@ static void check_seen(Truth *h)
         }
 }
 
-static void take(Truth *h, const CaptureResult *r)
+static void take(Truth *h, size_t thread, const CaptureResult *r)
 {
         bool added;
 
@@ -85,15 +91,15 @@ static void take(Truth *h, const CaptureResult *r)
         }
         for (size_t i = 0; i < r->n_python; i++)
                 if (r->python[i].code)
-                        h->seen[h->n_seen++] =
-                                (Seen){.code = cpython_codes_get(h->codes, &r->python[i], &added),
-                                        .unit = cpython_code_unit(
-                                                cpython_codes_layout(h->codes), &r->python[i])};
+                        h->seen[h->n_seen++] = (Seen){.thread = thread,
+                                .code = cpython_codes_get(h->codes, &r->python[i], &added),
+                                .unit = cpython_code_unit(
+                                        cpython_codes_layout(h->codes), &r->python[i])};
         if (h->n_captures % LATER == 0)
                 check_seen(h);
 }
 
-static void capture(Truth *h, Capture *c, CaptureThread *t)
+static void capture(Truth *h, Capture *c, size_t thread, CaptureThread *t)
 {
         struct pollfd fd = {.fd = capture_fd(c), .events = POLLIN};
         CaptureResult r;
@@ -107,7 +113,7 @@ static void capture(Truth *h, Capture *c, CaptureThread *t)
                 !capture_cancel(t, &r))
                 return;
         if (r.status == CAPTURE_TAKEN)
-                take(h, &r);
+                take(h, thread, &r);
         capture_release(t);
 }
 
@@ -173,7 +179,7 @@ int main(int argc, char **argv)
                 return EXIT_FAILURE;
         h.codes = cpython_codes_new(pid, &python->layout);
         for (unsigned i = 0; i < n * 4 && h.n_captures < n; i++) {
-                capture(&h, c, threads[i % n_threads]);
+                capture(&h, c, i % n_threads, threads[i % n_threads]);
                 pause.tv_nsec = rand() % 20000;
                 nanosleep(&pause, NULL);
         }
