@@ -120,8 +120,8 @@ static bool is_largest(const Sampler *s, const CaptureResult *c)
 /* A greenlet's stack need not be read further than to where that begins. */
 static bool is_partial(const UnwindResult *u)
 {
-        return u->status == UNWIND_TRUNCATED || u->status == UNWIND_NO_CFI ||
-               u->status == UNWIND_BROKEN;
+        return u->status == UNWIND_TRUNCATED || u->status == UNWIND_NO_MAPPING ||
+               u->status == UNWIND_NO_CFI || u->status == UNWIND_BROKEN;
 }
 
 /* Stacks that refer to the old set keep it. */
