@@ -41,7 +41,7 @@ typedef struct Parked {
         enum swp_python_status python_status;
         size_t n_python;
         struct swp_python_frame *python; /* behind the bytes */
-        uint64_t bytes[]; /* n of the stack, or pcs_only: the pcs */
+        uint64_t bytes[];                /* n of the stack, or pcs_only: the pcs */
 } Parked;
 
 /* ---- unwinding ---- */
@@ -361,6 +361,11 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
         Parked *k, *next_parked;
         ProcMap *map = answer->map;
 
+        if (answer->early) {
+                if (p && p->load_ticket == answer->ticket && !p->map)
+                        process_expect_python(p, &answer->python);
+                return;
+        }
         if (!p || p->load_ticket != answer->ticket) {
                 procmap_unref(map);
                 return;
