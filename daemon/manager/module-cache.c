@@ -365,6 +365,17 @@ static uint64_t timespec_key(const struct timespec *t)
         return (uint64_t)t->tv_sec * 1000000000u + (uint64_t)t->tv_nsec;
 }
 
+static FileKey file_key(const struct stat *st)
+{
+        return (FileKey){
+                .dev = st->st_dev,
+                .inode = st->st_ino,
+                .size = (uint64_t)st->st_size,
+                .mtime_ns = timespec_key(&st->st_mtim),
+                .ctime_ns = timespec_key(&st->st_ctim),
+        };
+}
+
 static bool process_is_gone(pid_t pid)
 {
         char path[64];
@@ -390,13 +401,7 @@ static int mapping_load(Load *l, const Mapping *m, Entry **ret)
                 path_fd = r;
                 if (fstat(path_fd, &st) < 0 || !S_ISREG(st.st_mode))
                         return 0;
-                key = (FileKey){
-                        .dev = st.st_dev,
-                        .inode = st.st_ino,
-                        .size = (uint64_t)st.st_size,
-                        .mtime_ns = timespec_key(&st.st_mtim),
-                        .ctime_ns = timespec_key(&st.st_ctim),
-                };
+                key = file_key(&st);
         } else if (process_is_gone(l->pid)) {
                 return MODULE_CACHE_E_GONE;
         } else {
@@ -490,6 +495,62 @@ static bool is_readable(int fd)
         struct pollfd p = {.fd = fd, .events = POLLIN};
 
         return poll(&p, 1, 0) > 0;
+}
+
+/* Return: 0, MODULE_CACHE_E_GONE, -errno. */
+static int mapping_find_python(Load *l, const Mapping *m, ModulePython *ret)
+{
+        _cleanup_(freep) CpythonBinary *python = NULL;
+        _cleanup_(closep) int path_fd = -1;
+        _cleanup_(closep) int fd = -1;
+        struct stat st;
+        char path[64];
+        uint64_t bias = 0;
+        FileKey key;
+        int r;
+
+        path_fd = open_mapping(l, m);
+        if (path_fd < 0 || fstat(path_fd, &st) < 0 || !S_ISREG(st.st_mode))
+                return MODULE_CACHE_E_GONE;
+        key = file_key(&st);
+        if (cache_find(l->cache, &key, hash_bytes(&key, sizeof(key))))
+                return MODULE_CACHE_E_GONE;
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return MODULE_CACHE_E_GONE;
+        r = cpython_binary_peek(&python, fd, m->start, m->offset, &bias);
+        if (r)
+                return r < 0 ? error_trace(r) : MODULE_CACHE_E_GONE;
+        ret->layout = python->layout.walk;
+        ret->interpreters = bias + python->runtime_vaddr + python->layout.runtime_interpreters;
+        return 0;
+}
+
+int module_cache_find_python(ModuleCache *c, pid_t pid, ModulePython *ret)
+{
+        _cleanup_(procmap_unrefp) ProcMap *map = NULL;
+        _cleanup_(freep) char *text = NULL;
+        Load load = {.cache = c, .pid = pid, .root_fd = -1};
+        size_t size = 0;
+        int r;
+
+        r = maps_read(pid, &text, &size);
+        if (r)
+                return error_trace(r);
+        r = procmap_parse(&map, text, size);
+        if (r)
+                return error_fold(r);
+        for (size_t i = 0; i < map->n; i++) {
+                const Mapping *m = &map->mappings[i];
+
+                if (!m->exec || m->inode == 0 || !strstr(base_name(m->name), "python"))
+                        continue;
+                r = mapping_find_python(&load, m, ret);
+                if (r <= 0)
+                        return error_trace(r);
+        }
+        return MODULE_CACHE_E_GONE;
 }
 
 int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap **ret)

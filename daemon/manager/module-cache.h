@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include "python-abi.h"
 #include "symbol/binary.h"
 #include "unwind/procmap.h"
 #include "util/cleanup.h"
@@ -39,5 +40,15 @@ int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap
 
 /* Reads the symbols of the map's files ahead. */
 void module_cache_prepare_names(const ProcMap *map);
+
+/*
+ * Where the process' CPython is, if its file is not in the cache yet: captures are to read its frames
+ * while the file is being read. Return: 0; MODULE_CACHE_E_GONE: none, or it is known; -errno.
+ */
+typedef struct ModulePython {
+        struct swp_python_layout layout;
+        uint64_t interpreters;
+} ModulePython;
+int module_cache_find_python(ModuleCache *c, pid_t pid, ModulePython *ret);
 
 size_t module_cache_n(const ModuleCache *c);

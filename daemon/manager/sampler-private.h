@@ -123,7 +123,7 @@ struct Target {
         size_t heap_index;    /* SIZE_MAX: in no heap */
         bool taking;          /* due, and counted as such */
         bool shot_out;
-        bool other_asked; /* for a copy of another stack, for this sample */
+        bool other_asked;  /* for a copy of another stack, for this sample */
         bool python_asked; /* the same for the frames of Python */
         bool end_moves;   /* the stack does not always end where it did */
         unsigned n_unstable;
@@ -188,7 +188,8 @@ struct Process {
         uint64_t unused_since_mono_ns;
         const struct CpythonBinary *python; /* of a module of `map`; NULL: it runs no Python */
         uint64_t python_interpreters;
-        CpythonCodes *codes; /* with python */
+        ModulePython early_python; /* before there is a map; interpreters 0: not known */
+        CpythonCodes *codes;       /* with python */
         CaptureSpace codes_space;
 };
 
@@ -223,6 +224,8 @@ SampleFate process_take_sample(
 
 /* The map is another one: looks for an interpreter, and tells the captures of its targets. */
 void process_find_python(Process *p);
+/* It will have that one, when its map is there. */
+void process_expect_python(Process *p, const ModulePython *python);
 /* What captures of the target have to know of the process' interpreter. */
 void target_set_python(Target *t);
 /* Replaces the interpreter's native frames by those of Python's functions. Of s->frames the first

@@ -393,6 +393,11 @@ void process_take_map(Sampler *s, const WorkerMap *answer)
         ProcMap *map = answer->map;
         bool full;
 
+        if (answer->early) {
+                if (p && p->load_ticket == answer->ticket && !p->map)
+                        process_expect_python(p, &answer->python);
+                return;
+        }
         if (!p || p->load_ticket != answer->ticket) {
                 procmap_unref(map);
                 return;

@@ -41,8 +41,20 @@ void target_set_python(Target *t)
         if (p->python)
                 capture_thread_set_python(
                         t->thread, &p->python->layout.walk, p->python_interpreters);
+        else if (p->early_python.interpreters)
+                capture_thread_set_python(
+                        t->thread, &p->early_python.layout, p->early_python.interpreters);
         else
                 capture_thread_set_python(t->thread, NULL, 0);
+}
+
+void process_expect_python(Process *p, const ModulePython *python)
+{
+        Target *t;
+
+        p->early_python = *python;
+        list_for_each (t, &p->targets, process_link)
+                target_set_python(t);
 }
 
 void process_find_python(Process *p)
@@ -63,6 +75,7 @@ void process_find_python(Process *p)
         }
         p->codes = cpython_codes_unref(p->codes);
         p->python = NULL;
+        p->early_python.interpreters = 0;
         if (b) {
                 p->codes = cpython_codes_new(p->pid, &b->layout);
                 p->codes_space = p->map_space;
@@ -120,8 +133,8 @@ static bool is_largest(const Sampler *s, const CaptureResult *c)
 /* A greenlet's stack need not be read further than to where that begins. */
 static bool is_partial(const UnwindResult *u)
 {
-        return u->status == UNWIND_TRUNCATED || u->status == UNWIND_NO_CFI ||
-               u->status == UNWIND_BROKEN;
+        return u->status == UNWIND_TRUNCATED || u->status == UNWIND_NO_MAPPING ||
+               u->status == UNWIND_NO_CFI || u->status == UNWIND_BROKEN;
 }
 
 /* Stacks that refer to the old set keep it. */

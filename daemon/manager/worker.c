@@ -117,6 +117,9 @@ static void do_request(Worker *w, Request *request)
 
         switch (request->type) {
         case REQUEST_LOAD:
+                reply = (WorkerMap){.pid = request->pid, .ticket = request->ticket, .early = true};
+                if (module_cache_find_python(w->modules, request->pid, &reply.python) == 0)
+                        reply_push(w, w->maps, &reply);
                 reply = (WorkerMap){
                         .pid = request->pid,
                         .ticket = request->ticket,

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "core/config.h"
+#include "manager/module-cache.h"
 #include "runtime/cpython-code.h"
 #include "unwind/procmap.h"
 #include "unwind/types.h"
@@ -33,6 +34,9 @@ typedef struct WorkerMap {
         pid_t pid;
         uint64_t ticket; /* as given in the request */
         ProcMap *map;    /* a reference; NULL: the process is gone or cannot be read */
+        /* A word before the reply, while it takes time: the process runs a CPython, here. */
+        bool early;
+        ModulePython python;
 } WorkerMap;
 
 /* Frames to be named, and the answer: code signatures, outermost first. */

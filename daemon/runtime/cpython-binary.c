@@ -271,6 +271,53 @@ static int find_cold(CpythonBinary *b, Elf *elf)
         return 0;
 }
 
+/* Return: whether a segment of code covers the offset. */
+static bool find_bias(Elf *elf, uint64_t start, uint64_t offset, uint64_t *ret)
+{
+        size_t n;
+
+        if (elf_getphdrnum(elf, &n) < 0)
+                return false;
+        for (size_t i = 0; i < n && i < INT32_MAX; i++) {
+                GElf_Phdr p;
+
+                if (!gelf_getphdr(elf, (int)i, &p) || p.p_type != PT_LOAD || !(p.p_flags & PF_X) ||
+                        offset >= p.p_offset + p.p_filesz)
+                        continue;
+                /* Mappings begin with the segment's page. */
+                *ret = start - (p.p_vaddr - p.p_offset + offset);
+                return true;
+        }
+        return false;
+}
+
+int cpython_binary_peek(
+        CpythonBinary **ret, int fd, uint64_t start, uint64_t offset, uint64_t *ret_bias)
+{
+        _cleanup_(freep) CpythonBinary *b = calloc(1, sizeof(*b));
+        Found f = {.binary = b};
+        Elf *elf;
+        int r;
+
+        if (!b)
+                return error_origin(-ENOMEM);
+        elf_version(EV_CURRENT);
+        elf = elf_begin(fd, ELF_C_READ, NULL);
+        if (!elf)
+                return CPYTHON_BINARY_E_NONE;
+        read_symbols(&f, elf, SHT_DYNSYM);
+        r = f.runtime ? find_layout(b, &f, elf) : CPYTHON_BINARY_E_NONE;
+        if (r == 0 && !find_bias(elf, start, offset, ret_bias))
+                r = CPYTHON_BINARY_E_BAD;
+        elf_end(elf);
+        if (r)
+                return r;
+        b->runtime_vaddr = f.runtime;
+        *ret = b;
+        b = NULL;
+        return 0;
+}
+
 int cpython_binary_new(CpythonBinary **ret, Elf *elf, Elf *debug)
 {
         _cleanup_(freep) CpythonBinary *b = calloc(1, sizeof(*b));

@@ -88,6 +88,11 @@ const CpythonLayout *cpython_codes_layout(const CpythonCodes *c)
         return &c->layout;
 }
 
+pid_t cpython_codes_pid(const CpythonCodes *c)
+{
+        return c->pid;
+}
+
 bool cpython_codes_full(const CpythonCodes *c)
 {
         return c->by_key.n >= CPYTHON_CODES_MAX;

@@ -48,6 +48,7 @@ CpythonCodes *cpython_codes_ref(CpythonCodes *c);
 CpythonCodes *cpython_codes_unref(CpythonCodes *c);
 DEFINE_CLEANUP(CpythonCodes *, cpython_codes_unref)
 const CpythonLayout *cpython_codes_layout(const CpythonCodes *c);
+pid_t cpython_codes_pid(const CpythonCodes *c);
 
 /* The code of that frame, added if need be (*ret_new). By one thread. NULL: no memory. */
 CpythonCode *cpython_codes_get(CpythonCodes *c, const struct swp_python_frame *f, bool *ret_new);

@@ -30,7 +30,9 @@ static bool is_code(const Frame *frame)
 /* A greenlet's stack begins where it was first switched to: what is further out is another's. */
 static bool is_greenlet(const Frame *frame)
 {
-        return is_code(frame) && strstr(frame->module->name, "greenlet");
+        const char *name = is_code(frame) ? frame->module->name : "";
+
+        return strncmp(name, "_greenlet.", 10) == 0 || strncmp(name, "greenlet.", 9) == 0;
 }
 
 /* Return: entries; *ret_complete: the outermost function is of one. */

@@ -65,13 +65,14 @@ static bool shot(Capture *c, CaptureThread *t, CaptureResult *r)
 
 static void measure(Capture *c, CaptureThread *t, const char *name, unsigned n)
 {
-        uint64_t pull_ns = 0, shot_ns = 0, before;
+        uint64_t pull_ns = 0, shot_ns = 0, before, shots_before;
         unsigned n_pulls = 0, n_shots = 0;
         size_t n_frames = 0;
         CaptureResult r = {0};
 
         for (unsigned i = 0; i < n; i++) {
                 capture_thread_forget(t);
+                shots_before = shots_ns();
                 before = cpu_ns();
                 if (capture_pull(c, &t, 1, &r) < 0)
                         exit(EXIT_FAILURE);
@@ -79,9 +80,8 @@ static void measure(Capture *c, CaptureThread *t, const char *name, unsigned n)
                         pull_ns += cpu_ns() - before;
                         n_pulls++;
                 } else if (r.status == CAPTURE_RUNNING) {
-                        before = shots_ns();
                         if (shot(c, t, &r) && r.status == CAPTURE_TAKEN) {
-                                shot_ns += shots_ns() - before;
+                                shot_ns += shots_ns() - shots_before;
                                 n_shots++;
                         }
                 }

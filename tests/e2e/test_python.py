@@ -144,6 +144,7 @@ class Python(SwprofdTest):
         seen = []
 
         def check(snapshots):
+            newest = 0
             for s in snapshots:
                 for f in filter(None, map(FRAME.fullmatch, s["stack"])):
                     number = re.fullmatch(r"<h(\d{6})>", f[1])
@@ -153,6 +154,8 @@ class Python(SwprofdTest):
                     expected = {f"f{n:06d}": (3,), f"g{n:06d}": (6, 7, 8), "<module>": (2, 6)}
                     self.assertIn(f[2], expected, s["stack"])
                     self.assertIn(int(f[3]) - n % 1000, expected[f[2]], s["stack"])
+                    self.assertGreaterEqual(n, newest, "one that is gone")
+                    newest = n
                     seen.append(n)
         self.each("codes", check, threads=3, seconds=2 * SECONDS)
         self.assertGreater(len(seen), 100)

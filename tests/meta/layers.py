@@ -35,7 +35,7 @@ OWNERS = [
     ("bpf/bpf_*.h", ["bpf/*"]),
     ("bpf/*", ["daemon/capture/*"]),
     ("*.skel.h", ["daemon/capture/*"]),
-    ("python-abi.h", ["bpf/*", "daemon/capture/*", "daemon/runtime/*"]),
+    ("python-abi.h", ["bpf/*", "daemon/capture/*", "daemon/runtime/*", "daemon/manager/module-cache.h"]),
     ("swprof-abi.h", ["bpf/*", "daemon/capture/*"]),
     ("kernel-min.h", ["bpf/*"]),
     ("linux/bpf.h", ["bpf/*", "daemon/capture/*"]),
