@@ -43,7 +43,8 @@ struct CaptureThread {
         uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
         uint64_t start_boottime, exec_id;
         uint64_t other_addr;
-        int iter_fd; /* -1 unless pulled by iterator */
+        uint64_t end_addr; /* see capture_thread_set_end() */
+        int iter_fd;       /* -1 unless pulled by iterator */
         Shot shot;
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */

@@ -11,6 +11,10 @@
 #include "capture/capture-private.h"
 #include "util/error.h"
 
+/* So far below its end a stack is the same one still. If not, less is copied than there is at worst:
+ * it is counted, and the end is not known any more. */
+#define STACK_SPAN (8U << 20)
+
 static int new_buffers(Capture *c)
 {
         unsigned n = c->n_slots;
@@ -240,6 +244,10 @@ static CaptureStatus fire(CaptureThread *t)
         if (!c->fp && !thread_take_buffer(t))
                 return CAPTURE_BUSY;
         /* What a shot lacks cannot be had later. */
+        if (t->end_addr) {
+                t->shared->stack_start = t->end_addr > STACK_SPAN ? t->end_addr - STACK_SPAN : 0;
+                t->shared->stack_end = t->end_addr;
+        }
         thread_request(t, c->max_stack_bytes);
         r = shot_fire(&t->shot, c->bpf, t->tid, t->slot);
         if (r == 0) {
@@ -301,6 +309,11 @@ size_t capture_thread_want(const CaptureThread *t)
 void capture_thread_set_other(CaptureThread *t, uint64_t sp)
 {
         t->other_addr = sp > SWP_RED_ZONE ? sp - SWP_RED_ZONE : 0;
+}
+
+void capture_thread_set_end(CaptureThread *t, uint64_t addr)
+{
+        t->end_addr = addr;
 }
 
 void capture_thread_forget(CaptureThread *t)

@@ -123,6 +123,11 @@ size_t capture_thread_want(const CaptureThread *t);
 /* From now on the stack is copied that a signal interrupted where the stack pointer was `sp`, as
  * far as half a buffer goes, and of the thread's own stack not more than that; 0: no more. */
 void capture_thread_set_other(CaptureThread *t, uint64_t sp);
+/*
+ * Shots do not copy from that address on, where the outermost frame ends; 0: they go on to whatever
+ * cannot be read. Copying is most of their time, and above main() there is much.
+ */
+void capture_thread_set_end(CaptureThread *t, uint64_t addr);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);
 

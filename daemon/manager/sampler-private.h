@@ -121,6 +121,7 @@ struct Target {
         bool taking;          /* due, and counted as such */
         bool shot_out;
         bool other_asked; /* for a copy of another stack, for this sample */
+        bool end_moves;   /* the stack does not always end where it did */
         unsigned n_unstable;
         uint64_t
                 waited_until_mono_ns; /* see CaptureResult; as the first pull for this sample told */

@@ -15,6 +15,9 @@
  * plugin that is loaded anew. So maps are read anew after that long. */
 #define REFRESH_NS (500 * NS_PER_MS)
 
+/* Rules may name what lies a little above the frames. */
+#define END_MARGIN 256
+
 #define MAX_PARKED       256
 #define MAX_PARKED_BYTES (8U << 20)
 #define MAX_KERNEL_PCS   32
@@ -96,6 +99,18 @@ static void want_other(Target *t, const UnwindResult *u)
                 capture_thread_set_other(t->thread, u->need_addr);
         else if (!u->other)
                 capture_thread_set_other(t->thread, 0);
+}
+
+/* The root of a thread is where it is; that of a coroutine may be elsewhere. */
+static void want_end(Target *t, const CaptureResult *c, const UnwindResult *u)
+{
+        bool shorter = u->status == UNWIND_TRUNCATED && c->copy.n < t->sampler->max_stack_bytes;
+
+        t->end_moves |= shorter;
+        capture_thread_set_end(
+                t->thread, u->status == UNWIND_DONE && !u->other && !c->pcs_only && !t->end_moves
+                                   ? u->need_end + END_MARGIN
+                                   : 0);
 }
 
 /* ---- parked captures ---- */
@@ -220,6 +235,8 @@ static SampleFate announce(Process *p, Target *t, const CaptureResult *c, const 
         uint64_t stack_id;
 
         count_unwound(u->status);
+        if (c->shot)
+                want_end(t, c, u);
         if (done && target_has_stack(t, p->map, u->n_frames))
                 return sampler_emit_sample(s, t, time, t->stack_id) ? SAMPLE_DONE : SAMPLE_LOST;
         stack_id = ++s->last_stack_id;

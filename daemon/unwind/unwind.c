@@ -285,8 +285,10 @@ static Stop step_cfi(Walk *w, const CfiRule *rule)
                 return STOP;
         if (!known)
                 return stop(w, UNWIND_BROKEN);
-        if (pc == 0)
+        if (pc == 0) {
+                w->low = cfa;
                 return stop(w, UNWIND_DONE);
+        }
 
         /* All are found before the first one is set: they may stand in each other's places. */
         valid = (w->valid & CALLEE_SAVED & ~(uint32_t)rule->undef) | 1 << X86_RSP | 1 << X86_RIP;
@@ -332,8 +334,10 @@ static Stop step_fp(Walk *w)
                 return stop(w, UNWIND_BROKEN);
         if (read_word(w, fp, &caller_fp) != GO_ON || read_word(w, fp + 8, &pc) != GO_ON)
                 return STOP;
-        if (pc == 0)
+        if (pc == 0) {
+                w->low = cfa;
                 return stop(w, UNWIND_DONE);
+        }
         w->regs.r[X86_RBP] = caller_fp;
         w->regs.r[X86_RSP] = cfa;
         w->regs.r[X86_RIP] = pc;
@@ -373,6 +377,8 @@ UnwindResult unwind_cfi(
         while (add_frame(&w, &rule) == GO_ON)
                 if ((rule ? step_cfi(&w, rule) : step_generated(&w)) != GO_ON)
                         break;
+        if (w.result.status == UNWIND_DONE)
+                w.result.need_end = w.low;
         return w.result;
 }
 

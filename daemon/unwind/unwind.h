@@ -27,7 +27,8 @@ typedef enum UnwindStatus {
 typedef struct UnwindResult {
         UnwindStatus status;
         size_t n_frames;
-        uint64_t need_end; /* UNWIND_TRUNCATED: the address up to which bytes are needed at least */
+        uint64_t need_end;  /* UNWIND_TRUNCATED: the address up to which bytes are needed at least;
+                              UNWIND_DONE: up to which there is anything of the walk */
         uint64_t need_addr; /* UNWIND_OTHER_STACK: the stack pointer there */
         bool other;         /* the walk came to the other stack, copied or not */
         uint64_t

@@ -237,6 +237,24 @@ static bool check_cut(
         return true;
 }
 
+/* It says how much of the copy it needs. */
+static bool check_enough(const StackCopy *copy, const ProcMap *map, const UnwindResult *whole)
+{
+        StackCopy cut = *copy;
+        UnwindResult r;
+
+        if (whole->status != UNWIND_DONE || whole->other)
+                return true;
+        cut.n = whole->need_end - copy->addr;
+        r = unwind_cfi(&cut, map, cut_frames, FRAMES_MAX);
+        if (whole->need_end > copy->addr && cut.n <= copy->n && r.status == UNWIND_DONE &&
+                r.n_frames == whole->n_frames)
+                return true;
+        printf("%zu of %zu bytes are not enough: %zu frames, %s\n", cut.n, copy->n, r.n_frames,
+                status_names[r.status]);
+        return false;
+}
+
 /* Without the copy of the other stack it says where that is. */
 static bool check_without_other(
         const StackCopy *copy, const ProcMap *map, const UnwindResult *whole)
@@ -279,6 +297,7 @@ int main(int argc, char **argv)
                 printf("capture %zu: %zu bytes, %zu frames\n", i, copy->n, u.n_frames);
                 right = check(&u, e) && right;
                 right = check_without_other(copy, r->map, &u) && right;
+                right = check_enough(copy, r->map, &u) && right;
                 for (size_t n = copy->n; n > 0; n = n / 16 * 15 / 8 * 8)
                         right = check_cut(copy, r->map, &u, n) && right;
         }
