@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ctl/show.h"
 #include "ctl/table.h"
@@ -53,8 +54,13 @@ void show_status(const Status *s, FILE *f, bool colour)
         show_line(f, "config", "%s", s->config_file[0] ? s->config_file : "built-in defaults");
         show_line(f, "socket", "%s", s->span_socket);
         if (s->capture) {
-                show_line(f, "capture", "%s%s%s", s->capture->backend,
-                        s->capture->reason[0] ? ": " : "", s->capture->reason);
+                size_t n = strlen(s->capture->backend);
+                /* What was tried first is named there. */
+                bool named = strncmp(s->capture->reason, s->capture->backend, n) == 0 &&
+                             s->capture->reason[n] == ':';
+
+                show_line(f, "capture", "%s%s%s", named ? "" : s->capture->backend,
+                        named || !s->capture->reason[0] ? "" : ": ", s->capture->reason);
                 show_line(f, "", "unwinds by %s, samples %" PRIu32 " thread%s now",
                         s->capture->unwind, s->capture->targets,
                         s->capture->targets == 1 ? "" : "s");

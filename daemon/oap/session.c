@@ -77,8 +77,6 @@ Session *session_free(Session *s)
 
 void session_set_config(Session *s, const Config *config)
 {
-        if (strcmp(s->backend.server, config->oap_server) != 0)
-                log_notice("The OAP's address has changed: that takes a restart");
         s->backend.config = config;
 }
 

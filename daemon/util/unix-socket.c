@@ -8,6 +8,7 @@
 
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/log.h"
 #include "util/unix-socket.h"
 
 #define BACKLOG 128
@@ -16,17 +17,25 @@
 static int leftover_remove(const struct sockaddr_un *address, int type)
 {
         _cleanup_(closep) int fd = -1;
+        struct ucred peer;
+        socklen_t size = sizeof(peer);
         struct stat st;
 
         if (lstat(address->sun_path, &st) < 0)
                 return errno == ENOENT ? 0 : error_origin(-errno);
-        if (!S_ISSOCK(st.st_mode))
+        if (!S_ISSOCK(st.st_mode)) {
+                log_error("%s is there, and no socket", address->sun_path);
                 return error_origin(-EADDRINUSE);
+        }
         fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return error_origin(-errno);
-        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-                errno != ECONNREFUSED)
+        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0) {
+                if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
+                        log_error("process %d listens on %s", (int)peer.pid, address->sun_path);
+                return error_origin(-EADDRINUSE);
+        }
+        if (errno != ECONNREFUSED)
                 return error_origin(-EADDRINUSE);
         if (unlink(address->sun_path) < 0 && errno != ENOENT)
                 return error_origin(-errno);

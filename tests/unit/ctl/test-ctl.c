@@ -27,6 +27,7 @@ static ControlServer *server;
 static bool handler_fails;
 static char *service = (char *)"shop";
 static char *task_endpoint = (char *)"/cart";
+static char *capture_reason = (char *)"the kernel has no bpf_task_from_pid";
 
 static void fill_status(
         void (*respond)(void *cookie, const Swprof__Control__Reply *reply), void *cookie)
@@ -42,7 +43,7 @@ static void fill_status(
         int32_t pids[] = {41, 42};
 
         capture.backend = (char *)"bpf/iter";
-        capture.reason = (char *)"the kernel has no bpf_task_from_pid";
+        capture.reason = capture_reason;
         capture.unwind = (char *)"dwarf";
         capture.targets = 4000000000U;
         oap.server = (char *)"oap:11800";
@@ -257,6 +258,14 @@ Test(ctl, text)
         cr_assert_eq(run("swprofctl version"), 0);
         cr_assert_str_eq(out, "swprofctl " SWPROFD_VERSION "\nswprofd 9.8.7\n");
         cr_assert_str_empty(err);
+}
+
+/* The reason mostly begins with the backend's name already. */
+Test(ctl, backend_is_named_once)
+{
+        capture_reason = (char *)"bpf/iter: captures a sleeping thread";
+        cr_assert_eq(run("swprofctl"), 0);
+        expect_out("  capture    bpf/iter: captures a sleeping thread\n");
 }
 
 Test(ctl, json_views)
