@@ -82,24 +82,31 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
         }
 }
 
-static int on_sampler(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static void take_sampler_events(Manager *m, Now now)
 {
-        Manager *m = userdata;
-        Now now = now_get();
         SamplerEvent e;
 
         for (unsigned i = 0; i < SAMPLER_BURST && mailbox_pop(sampler_events(m->sampler), &e) == 0;
                 i++)
                 take_sampler_event(m, &e, now);
+}
+
+static int on_sampler(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+        take_sampler_events(userdata, now_get());
         return 0;
 }
 
-/* What is due now is delivered for want of a word that its request had ended before. It may have
- * been waiting to be read for long. */
+/* What is due now is delivered for want of a word that its request had ended before, and a segment
+ * is over for want of further samples. Both may have been waiting to be read for long. */
 static void step_core(Manager *m, Now now)
 {
-        if (m->listener && core_next_mono_ns(m->core, now) <= now.mono_ns)
-                listener_catch_up(m->listener);
+        if (core_next_mono_ns(m->core, now) <= now.mono_ns) {
+                if (m->listener)
+                        listener_catch_up(m->listener);
+                if (m->sampler)
+                        take_sampler_events(m, now);
+        }
         core_step(m->core, now);
 }
 
