@@ -254,8 +254,7 @@ static void find_goroutine(Follow *f, struct swp_slot *s)
         if (g == 0 || !read_words(f, g, bounds, sizeof(bounds)) ||
                 (sp >= bounds[0] && sp < bounds[1]) ||
                 !read_words(f, g + s->go.sched, sched, sizeof(sched)) ||
-                (s->go.vdso_sp &&
-                        !read_words(f, m + s->go.vdso_sp, &vdso_sp, sizeof(vdso_sp))))
+                (s->go.vdso_sp && !read_words(f, m + s->go.vdso_sp, &vdso_sp, sizeof(vdso_sp))))
                 return;
         if (sched[0] >= bounds[0] && sched[0] < bounds[1]) {
                 s->go_sp = begin = sched[0];
@@ -280,8 +279,8 @@ static void copy_other(Follow *f, struct swp_slot *s, uint8_t *buffer)
                         &f->proc, s->other_begin, n, buffer + SWP_OTHER_AT);
         }
         if (s->flags & SWP_F_CODE)
-                s->code_copied = proc_thread_copy(
-                        &f->proc, s->regs[X86_RIP], SWP_CODE_BYTES, s->code);
+                s->code_copied =
+                        proc_thread_copy(&f->proc, s->regs[X86_RIP], SWP_CODE_BYTES, s->code);
 }
 
 /* The thread stands. */

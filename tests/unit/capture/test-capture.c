@@ -441,7 +441,8 @@ static void *go_spinner(void *userdata)
 
 static void go_make(void)
 {
-        made_go = mmap(NULL, sizeof(*made_go), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        made_go = mmap(
+                NULL, sizeof(*made_go), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         cr_assert(made_go != MAP_FAILED);
         for (size_t i = 0; i < sizeof(made_go->stack); i++)
                 made_go->stack[i] = (uint8_t)(i % 251 + 1);
@@ -455,8 +456,11 @@ static void go_make(void)
 
 static GoPlaces go_places(void)
 {
-        return (GoPlaces){
-                .g = (int64_t)atomic_load(&own_g_at), .m = 48, .curg = 184, .sched = 56, .vdso_sp = 200};
+        return (GoPlaces){.g = (int64_t)atomic_load(&own_g_at),
+                .m = 48,
+                .curg = 184,
+                .sched = 56,
+                .vdso_sp = 200};
 }
 
 static void go_check(const CaptureResult *r, size_t begin)
@@ -537,8 +541,8 @@ static void *generated_sleeper(void *userdata)
         /* mov $0, %eax; syscall; ret */
         static const uint8_t code[] = {0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0xc3, 1, 2, 3, 4};
         Thread *t = userdata;
-        uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint8_t *page = mmap(
+                NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         /* The code's last byte is the mapping's last one. */
         uint8_t *at = page + 4096 - sizeof(code);
         long (*call)(int fd, void *buffer, size_t n);
