@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "unwind/cfi-code.h"
+#include "unwind/cfi-elf.h"
 #include "unwind/cfi-gap.h"
 #include "unwind/cfi-go-code.h"
 #include "unwind/cfi-program.h"
@@ -22,11 +23,10 @@
 
 enum {
         FDES_MAX = 4 << 20,
-        CIES_MAX = 256 << 10,    /* one a compilation unit in .debug_frame */
-        CIE_PROGRAM_MAX = 1024,  /* bytes; compilers write about 8 */
-        SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
-        TEXT_MAX = 512 << 20,    /* bytes of code, in all, in which what has no CFI is looked for */
-        GAPS_MAX = 16 << 20,     /* bytes without CFI that are read; node has 2 MiB */
+        CIES_MAX = 256 << 10,   /* one a compilation unit in .debug_frame */
+        CIE_PROGRAM_MAX = 1024, /* bytes; compilers write about 8 */
+        TEXT_MAX = 512 << 20,   /* bytes of code, in all, in which what has no CFI is looked for */
+        GAPS_MAX = 16 << 20,    /* bytes without CFI that are read; node has 2 MiB */
         TEXT_SEGMENTS_MAX = 16,
         PLTS_MAX = 4,
         GAP_MIN = 9,   /* bytes; shorter ones are the padding between functions */
@@ -206,7 +206,7 @@ static int builder_section(Builder *b, Elf *elf, Elf_Data *data, uint64_t vaddr,
         size_t first_cie = b->n_cies;
         Dwarf_Off offset = 0, next;
 
-        if (!ident || !data || !data->d_buf || data->d_size > SECTION_MAX)
+        if (!ident || !data || !data->d_buf || data->d_size > CFI_SECTION_MAX)
                 return 0;
         for (;; offset = next) {
                 Dwarf_CFI_Entry entry;
@@ -234,28 +234,6 @@ static int builder_section(Builder *b, Elf *elf, Elf_Data *data, uint64_t vaddr,
         }
 }
 
-static Elf_Scn *find_section(Elf *elf, const char *name, GElf_Shdr *ret)
-{
-        size_t names;
-
-        if (elf_getshdrstrndx(elf, &names) < 0)
-                return NULL;
-        for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
-                GElf_Shdr sh;
-                const char *n;
-
-                if (!gelf_getshdr(s, &sh))
-                        continue;
-                n = elf_strptr(elf, names, sh.sh_name);
-                if (n && strcmp(n, name) == 0 && sh.sh_type != SHT_NOBITS &&
-                        sh.sh_size <= SECTION_MAX) {
-                        *ret = sh;
-                        return s;
-                }
-        }
-        return NULL;
-}
-
 /* Without section headers .eh_frame is found as at run time: .eh_frame_hdr says where it begins; it
  * ends at its terminator, or with the segment. */
 static int builder_eh_frame_by_segment(Builder *b)
@@ -271,7 +249,7 @@ static int builder_eh_frame_by_segment(Builder *b)
                 Elf_Data *data;
 
                 if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_GNU_EH_FRAME ||
-                        ph.p_filesz < 4 || ph.p_filesz > SECTION_MAX)
+                        ph.p_filesz < 4 || ph.p_filesz > CFI_SECTION_MAX)
                         continue;
                 data = elf_getdata_rawchunk(b->elf, (int64_t)ph.p_offset, ph.p_filesz, ELF_T_BYTE);
                 if (data && data->d_buf)
@@ -292,7 +270,7 @@ static int builder_eh_frame_by_segment(Builder *b)
                 if (!gelf_getphdr(b->elf, (int)i, &ph) || ph.p_type != PT_LOAD)
                         continue;
                 at = vaddr - ph.p_vaddr;
-                if (at >= ph.p_filesz || ph.p_filesz - at > SECTION_MAX)
+                if (at >= ph.p_filesz || ph.p_filesz - at > CFI_SECTION_MAX)
                         continue;
                 return builder_section(b, b->elf,
                         elf_getdata_rawchunk(
@@ -306,7 +284,7 @@ static int builder_eh_frame_by_segment(Builder *b)
 static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
 {
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(elf, ".debug_frame", &sh);
+        Elf_Scn *s = cfi_elf_section(elf, ".debug_frame", &sh);
 
         *ret_found = s;
         if (!s)
@@ -314,7 +292,8 @@ static int builder_debug_frame(Builder *b, Elf *elf, bool *ret_found)
         if (sh.sh_flags & SHF_COMPRESSED) {
                 GElf_Chdr ch;
 
-                if (!gelf_getchdr(s, &ch) || ch.ch_size > SECTION_MAX || elf_compress(s, 0, 0) < 0)
+                if (!gelf_getchdr(s, &ch) || ch.ch_size > CFI_SECTION_MAX ||
+                        elf_compress(s, 0, 0) < 0)
                         return 0;
         }
         return builder_section(b, elf, elf_getdata(s, NULL), sh.sh_addr, false);
@@ -368,7 +347,7 @@ static bool builder_go_text(Builder *b)
 
         if (b->go.text)
                 return true;
-        if (!find_section(b->elf, ".text", &sh))
+        if (!cfi_elf_section(b->elf, ".text", &sh))
                 return false;
         b->go.text = sh.sh_addr;
         return go_table_goexit(&b->go, &f) &&
@@ -378,11 +357,11 @@ static bool builder_go_text(Builder *b)
 static int builder_go(Builder *b)
 {
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(b->elf, ".gopclntab", &sh);
+        Elf_Scn *s = cfi_elf_section(b->elf, ".gopclntab", &sh);
         Elf_Data *data;
 
         if (!s)
-                s = find_section(b->elf, ".data.rel.ro.gopclntab", &sh);
+                s = cfi_elf_section(b->elf, ".data.rel.ro.gopclntab", &sh);
         data = s ? elf_getdata(s, NULL) : NULL;
         if (!data || !data->d_buf || !go_table_init(&b->go, data->d_buf, data->d_size) ||
                 !builder_go_text(b))
@@ -429,7 +408,7 @@ static int builder_list(Builder *b, Elf *debug_elf)
 {
         bool found;
         GElf_Shdr sh;
-        Elf_Scn *s = find_section(b->elf, ".eh_frame", &sh);
+        Elf_Scn *s = cfi_elf_section(b->elf, ".eh_frame", &sh);
         int r;
 
         if (s)
@@ -568,23 +547,14 @@ static int builder_rows(Builder *b)
         return error_trace(r);
 }
 
-static bool elf_usable(Elf *elf)
-{
-        GElf_Ehdr eh;
-
-        return elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &eh) &&
-               eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_ident[EI_DATA] == ELFDATA2LSB &&
-               eh.e_machine == EM_X86_64;
-}
-
 int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
 {
         _cleanup_(builder_deinit) Builder b = {.elf = elf};
         int r;
 
-        if (!elf_usable(elf))
+        if (!cfi_elf_is_usable(elf))
                 return error_origin(-EBADMSG);
-        if (debug_elf && !elf_usable(debug_elf))
+        if (debug_elf && !cfi_elf_is_usable(debug_elf))
                 debug_elf = NULL;
         r = builder_texts(&b);
         if (r == 0)
