@@ -79,10 +79,10 @@ struct swp_slot {
         __u64 fsbase;
         __u64 stack_start; /* the mapping that sp pointed into at the last pull */
         __u64 stack_end;
-        __u64 copy_addr;    /* where the copy begins: below sp by the red zone */
-        __u64 other_begin;  /* other_addr, or where the copy of the goroutine's stack begins */
-        __u64 other_end;    /* of what may be copied from there */
-        __u64 go_sp;        /* the goroutine, if it is elsewhere, goes on with; 0: not known, 1: none */
+        __u64 copy_addr;   /* where the copy begins: below sp by the red zone */
+        __u64 other_begin; /* other_addr, or where the copy of the goroutine's stack begins */
+        __u64 other_end;   /* of what may be copied from there */
+        __u64 go_sp; /* the goroutine, if it is elsewhere, goes on with; 0: not known, 1: none */
         __u64 go_pc;
         __u64 orig_ax;      /* system call number, -1: none */
         __u64 regs[17];     /* in DWARF order, [16]: rip */

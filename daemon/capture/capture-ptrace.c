@@ -244,11 +244,59 @@ static void answer_run(struct swp_slot *s, const ProcRun *run)
         s->switches = run->n_runs;
 }
 
+static bool read_words(Follow *f, uint64_t addr, void *dst, size_t n)
+{
+        return proc_thread_copy(&f->proc, addr, n, dst) == n;
+}
+
+/* As bpf/capture.bpf.c does it. */
+static void find_goroutine(Follow *f, struct swp_slot *s)
+{
+        uint64_t g, m, vdso_sp = 0, begin = 0, bounds[2], sched[2], sp = s->regs[X86_RSP];
+
+        if (!read_words(f, s->fsbase + (uint64_t)s->go.g, &g, sizeof(g)) ||
+                !read_words(f, g + s->go.m, &m, sizeof(m)) ||
+                !read_words(f, m + s->go.curg, &g, sizeof(g)))
+                return;
+        if (g == 0)
+                s->go_sp = GO_SP_NONE;
+        if (g == 0 || !read_words(f, g, bounds, sizeof(bounds)) ||
+                (sp >= bounds[0] && sp < bounds[1]) ||
+                !read_words(f, g + s->go.sched, sched, sizeof(sched)) ||
+                (s->go.vdso_sp && !read_words(f, m + s->go.vdso_sp, &vdso_sp, sizeof(vdso_sp))))
+                return;
+        if (sched[0] >= bounds[0] && sched[0] < bounds[1]) {
+                s->go_sp = begin = sched[0];
+                s->go_pc = sched[1];
+        }
+        if (vdso_sp >= bounds[0] && vdso_sp < bounds[1] && (begin == 0 || vdso_sp < begin))
+                begin = vdso_sp;
+        if (begin == 0)
+                return;
+        s->other_begin = begin - bounds[0] < SWP_RED_ZONE ? bounds[0] : begin - SWP_RED_ZONE;
+        s->other_end = bounds[1];
+}
+
+static void copy_other(Follow *f, struct swp_slot *s, uint8_t *buffer)
+{
+        size_t n = SWP_OTHER_BYTES;
+
+        if (s->other_begin && s->other_end > s->other_begin) {
+                if (n > s->other_end - s->other_begin)
+                        n = s->other_end - s->other_begin;
+                s->other_copied = (uint32_t)proc_thread_copy(
+                        &f->proc, s->other_begin, n, buffer + SWP_OTHER_AT);
+        }
+        if (s->flags & SWP_F_CODE)
+                s->code_copied =
+                        proc_thread_copy(&f->proc, s->regs[X86_RIP], SWP_CODE_BYTES, s->code);
+}
+
 /* The thread stands. */
 static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
 {
         uint8_t *buffer = capture_ptrace_buffer(p, s->buffer);
-        uint64_t sp, red_zone = SWP_RED_ZONE;
+        uint64_t sp, red_zone = SWP_RED_ZONE, want;
         ProcStatus status;
         TraceeRegs regs;
         ProcRun run;
@@ -270,26 +318,33 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
         sp = regs.regs.r[X86_RSP];
         f->n = 0;
         f->asleep_n_runs = 0;
-        s->copied = (uint32_t)proc_thread_copy(&f->proc, sp - red_zone,
-                s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
+        s->other_begin = s->other_addr;
+        s->other_end = UINT64_MAX;
+        s->go_sp = s->go_pc = 0;
+        if (!s->other_addr && s->go.m)
+                find_goroutine(f, s);
+        want = s->other_begin ? SWP_OTHER_AT : SWP_STACK_BYTES;
+        want = s->want < want ? s->want : want;
+        s->copied = (uint32_t)proc_thread_copy(&f->proc, sp - red_zone, want, buffer);
         if (s->copied <= red_zone) {
                 /* Whoever gets a copy zeroes as much as it is long: this next one may be shorter. */
                 explicit_bzero(buffer, s->copied);
                 red_zone = 0;
-                s->copied = (uint32_t)proc_thread_copy(&f->proc, sp,
-                        s->want < SWP_STACK_BYTES ? s->want : SWP_STACK_BYTES, buffer);
+                s->copied = (uint32_t)proc_thread_copy(&f->proc, sp, want, buffer);
         }
         s->copy_addr = sp - red_zone;
         s->mm = f->proc.mm;
         s->process_start_boottime = f->proc.process_start_boottime;
         if (s->copied == 0)
                 return SWP_FAULT;
+        copy_other(f, s, buffer);
         f->place = (ProcPlace){.syscall = regs.syscall, .sp = sp, .pc = regs.regs.r[X86_RIP]};
         memcpy(f->place.args, regs.args, sizeof(f->place.args));
         if (s->flags & SWP_F_PYTHON)
                 python_walk(&f->proc, s->fsbase, &p->pythons[s - p->slots],
                         &p->buffers[s->buffer].python);
-        f->n = s->copied - red_zone;
+        /* The other stack is not looked at when it is asked whether all is the same. */
+        f->n = s->other_copied ? 0 : s->copied - red_zone;
         f->hash = hash_bytes(buffer + red_zone, f->n);
         return SWP_COPIED;
 }
@@ -317,7 +372,8 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         int r;
 
         s->shot = 0;
-        s->copied = 0;
+        s->copied = s->other_copied = 0;
+        s->code_copied = 0;
         s->n_kstack = 0;
         s->ustack_id = s->kstack_id = -1;
         s->process_start_boottime = f->proc.process_start_boottime;

@@ -258,7 +258,8 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
         if (is_without_python(&u) && t && t->thread)
                 want_python(t);
         /* A sleeping thread would repeat the stack that could not be had. */
-        if (u.status == UNWIND_TRUNCATED && t && t->thread && target_grow(t, u.need_end - k->copy.addr))
+        if (u.status == UNWIND_TRUNCATED && t && t->thread &&
+                target_grow(t, u.need_end - k->copy.addr))
                 capture_thread_forget(t->thread);
         sampler_emit_stack(s, TAKE_PTR(k->node), k->target, k->stack_id,
                 u.status == UNWIND_DONE ? map : NULL, p->codes, u.n_frames);

@@ -7,6 +7,15 @@ enum {
         CIE_PROGRAM_MAX = 1024, /* bytes; compilers write about 8 */
 };
 
+bool cfi_elf_is_usable(Elf *elf)
+{
+        GElf_Ehdr eh;
+
+        return elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &eh) &&
+               eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_ident[EI_DATA] == ELFDATA2LSB &&
+               eh.e_machine == EM_X86_64;
+}
+
 Elf_Scn *cfi_elf_section(Elf *elf, const char *name, GElf_Shdr *ret)
 {
         size_t names;

@@ -3,14 +3,19 @@
 
 #include <elfutils/libdw.h>
 #include <gelf.h>
+#include <stdbool.h>
 
 #include "unwind/cfi-program.h"
 
-/* Entries of .eh_frame and .debug_frame, as libdw takes them apart. */
+/* The ELF files that tables are made of, and entries of .eh_frame and .debug_frame, as libdw takes
+ * them apart. */
 
 enum {
         CFI_SECTION_MAX = 256 << 20, /* bytes; ClickHouse has about 20 MiB */
 };
+
+/* Whether it is one of this machine. */
+bool cfi_elf_is_usable(Elf *elf);
 
 /* The first section of that name with bytes in the file, CFI_SECTION_MAX at most; or NULL. */
 Elf_Scn *cfi_elf_section(Elf *elf, const char *name, GElf_Shdr *ret);

@@ -136,8 +136,8 @@ static void copy_rsp(Scan *s, const X86Insn *insn, int32_t depth)
                         .offset = (int8_t)s->code.p[4],
                         .offset2 = f->rdx_offset};
         else if (f->now.cfa == CFI_CFA_NONE && f->rdx_offset && IS("\x48\x89\x14\x24"))
-                f->now = (GoStretch){
-                        .cfa = CFI_CFA_DEREF, .reg = X86_RSP, .offset2 = f->rdx_offset};
+                f->now =
+                        (GoStretch){.cfa = CFI_CFA_DEREF, .reg = X86_RSP, .offset2 = f->rdx_offset};
         else
                 return;
         if (f->now.cfa == CFI_CFA_REG && !IS("\x48\x89\xe2"))
@@ -212,8 +212,8 @@ static bool step(Scan *s)
         case X86_TRAP:
                 break;
         }
-        s->alive = insn->kind != X86_JUMP && insn->kind != X86_JUMP_AWAY &&
-                   insn->kind != X86_RET && insn->kind != X86_TRAP;
+        s->alive = insn->kind != X86_JUMP && insn->kind != X86_JUMP_AWAY && insn->kind != X86_RET &&
+                   insn->kind != X86_TRAP;
         s->code.p += insn->length;
         s->code.vaddr += insn->length;
         return true;
@@ -281,8 +281,7 @@ static void systemstack_places(CfiBytes code, GoPlaces *ret)
         uint32_t m = 0;
         X86Insn insn;
 
-        for (; x86_insn_decode(code.p, (size_t)(code.end - code.p), &insn);
-                code.p += insn.length) {
+        for (; x86_insn_decode(code.p, (size_t)(code.end - code.p), &insn); code.p += insn.length) {
                 if (insn.length == 9 && memcmp(code.p, fs_rax, 5) == 0) {
                         places.g = i32_at(code.p + 5);
                         g = true;

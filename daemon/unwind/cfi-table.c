@@ -526,23 +526,14 @@ static int builder_rows(Builder *b)
         return error_trace(r);
 }
 
-static bool elf_usable(Elf *elf)
-{
-        GElf_Ehdr eh;
-
-        return elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &eh) &&
-               eh.e_ident[EI_CLASS] == ELFCLASS64 && eh.e_ident[EI_DATA] == ELFDATA2LSB &&
-               eh.e_machine == EM_X86_64;
-}
-
 int cfi_table_new(CfiTable **ret, Elf *elf, Elf *debug_elf)
 {
         _cleanup_(builder_deinit) Builder b = {.elf = elf};
         int r;
 
-        if (!elf_usable(elf))
+        if (!cfi_elf_is_usable(elf))
                 return error_origin(-EBADMSG);
-        if (debug_elf && !elf_usable(debug_elf))
+        if (debug_elf && !cfi_elf_is_usable(debug_elf))
                 debug_elf = NULL;
         r = builder_texts(&b);
         if (r == 0)
@@ -563,7 +554,7 @@ int cfi_table_new_lazy(CfiTable **ret, Elf *elf)
         CfiLazy *lazy = NULL;
         int r;
 
-        if (!elf_usable(elf))
+        if (!cfi_elf_is_usable(elf))
                 return CFI_TABLE_E_NOT_LAZY;
         r = cfi_lazy_new(&lazy, elf);
         if (r < 0)

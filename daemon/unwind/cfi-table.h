@@ -18,13 +18,13 @@
  */
 
 typedef enum CfiCfa {
-        CFI_CFA_NONE,   /* no unwind information here */
-        CFI_CFA_REG,    /* r[reg] + offset */
-        CFI_CFA_DEREF,  /* *(r[reg] + offset) + offset2 (stack switches in libcrypto and others) */
-        CFI_CFA_PLT,    /* GNU ld's PLT stubs: rsp + 8 + ((rip & 15) >= offset ? 8 : 0) */
-        CFI_CFA_ROOT,   /* return address undefined: the outermost frame */
-        CFI_CFA_SIGNAL, /* signal trampoline: registers lie in the rt_sigframe at rsp */
-        CFI_CFA_UNREAD, /* of a lazy table: not known yet */
+        CFI_CFA_NONE,    /* no unwind information here */
+        CFI_CFA_REG,     /* r[reg] + offset */
+        CFI_CFA_DEREF,   /* *(r[reg] + offset) + offset2 (stack switches in libcrypto and others) */
+        CFI_CFA_PLT,     /* GNU ld's PLT stubs: rsp + 8 + ((rip & 15) >= offset ? 8 : 0) */
+        CFI_CFA_ROOT,    /* return address undefined: the outermost frame */
+        CFI_CFA_SIGNAL,  /* signal trampoline: registers lie in the rt_sigframe at rsp */
+        CFI_CFA_UNREAD,  /* of a lazy table: not known yet */
         CFI_CFA_GO_NEXT, /* r[reg] + offset, in Go's scheduler, which is about to go on with another
                             goroutine */
         CFI_CFA_OTHER,   /* r[reg] + offset, which may be on another stack */

@@ -29,10 +29,10 @@ typedef struct Mapping {
 typedef struct ProcMap {
         atomic_uint n_refs;
         size_t n;
-        Mapping *mappings; /* by start, not overlapping */
-        char *text;        /* the names point into it */
+        Mapping *mappings;   /* by start, not overlapping */
+        char *text;          /* the names point into it */
         bool generates_code; /* there is code that is in no file */
-        const GoPlaces *go; /* of a module; set by the loader */
+        const GoPlaces *go;  /* of a module; set by the loader */
 } ProcMap;
 
 enum {

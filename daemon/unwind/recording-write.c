@@ -13,7 +13,7 @@
 
 enum {
         CODE_SEGMENTS_MAX = 16, /* as many as tables are made of */
-        CODE_AROUND = 64,       /* bytes on either side: what is told by its bytes is shorter */
+        CODE_AROUND = 160,      /* bytes on either side: what is told by its bytes is shorter */
 };
 
 typedef struct Range {

@@ -156,6 +156,10 @@ CASES = [
     frames("large", "large", end="truncated"),
     frames("spawn", "spawn", stops=[["catch vfork", "run"]]),
     frames("generated", "generated"),
+    # At each instruction of it, without the call, which would not return.
+    frames("generated-steps", "generated", stops=[["break generated", "run", "python step_to_generated()"],
+                                                  *[["stepi"]] * 3, ["set $pc = $pc + 2"],
+                                                  ["stepi"]]),
     frames("thread", "thread", thread=True),
     frames("thread-joins", "thread", asleep=FUTEX),
     frames("signal-raised", "raised"),
@@ -201,6 +205,12 @@ CASES = [
     *[Case(f"rust-{shape}", [["rustc", "-O", "-o", "sleeps-rs", PROGRAMS / "sleeps.rs"]],
            ["./sleeps-rs", shape]) for shape in ("panic", "closure")],
     Case("go", [["go", "build", "-o", "sleeps-go", PROGRAMS / "sleeps.go"]], ["./sleeps-go"], asleep=READ),
+
+    Case("go-stacks", [["go", "build", "-o", "stacks-go", PROGRAMS / "stacks.go"]], ["./stacks-go"],
+         stops=[["handle SIGURG SIGUSR1 nostop noprint pass", "set environment GODEBUG asyncpreemptoff=1",
+                 f"set environment STACK {what}", "delete", "break main.main", "run", f"python break_here({where!r})", "continue"]
+                for what, where in (("large", "runtime.(*mheap).allocSpan"), ("deep", "runtime.newstack"),
+                                    ("raise", "runtime.sigtrampgo"), ("clock", "*__vdso_clock_gettime"))]),
 
     Case("debian-sleep", [], ["/bin/sleep", "1000"], asleep=CLOCK_NANOSLEEP),
 ]

@@ -52,7 +52,10 @@ class FrameId:
 
 
 class Generated(gdb.unwinder.Unwinder):
-    """Code in memory of no file, of which gdb could only guess: it keeps frame pointers."""
+    """Code in memory of no file, of which gdb could only guess: that of frames.c, from the mapping's
+    beginning on. It keeps frame pointers."""
+
+    PUSHED, BUILT, LEFT = 1, 4, 11  # where rbp has been pushed, the frame is in place, is no more
 
     def __init__(self):
         super().__init__("generated")
@@ -61,26 +64,66 @@ class Generated(gdb.unwinder.Unwinder):
         pc = pending.read_register("rip")
         for start, end, _, name in mappings(gdb.selected_inferior().pid):
             if start <= int(pc) < end and not name:
-                rbp = pending.read_register("rbp").cast(gdb.lookup_type("unsigned long").pointer())
-                info = pending.create_unwind_info(FrameId(rbp + 2, pc))
-                info.add_saved_register("rip", rbp[1])
-                info.add_saved_register("rbp", rbp[0])
-                info.add_saved_register("rsp", rbp + 2)
+                word = gdb.lookup_type("unsigned long").pointer()
+                rbp, rsp = (pending.read_register(r).cast(word) for r in ("rbp", "rsp"))
+                at = int(pc) - start
+                if self.BUILT <= at < self.LEFT:
+                    rsp = rbp
+                elif at != self.PUSHED:
+                    rsp = rsp - 1
+                info = pending.create_unwind_info(FrameId(rsp + 2, pc))
+                info.add_saved_register("rip", rsp[1])
+                info.add_saved_register("rbp", rbp if rsp != rbp and at != self.PUSHED else rsp[0])
+                info.add_saved_register("rsp", rsp + 2)
                 return info
         return None
+
+
+def word_at(address):
+    return struct.unpack("<Q", gdb.selected_inferior().read_memory(address, 8).tobytes())[0]
+
+
+def left_goroutine(name):
+    """Where a function of Go's runtime has left the goroutine's stack for the thread's own: (pc, stack
+    pointer, frame pointer) there, as Go's debug information tells; None: it is on it."""
+    places = {"runtime.systemstack": "sched", "runtime.morestack": "sched", "time.now": "vdsoSP",
+              "runtime.nanotime1": "vdsoSP"}
+    where = places.get(name.removesuffix(".abi0"))
+    if not where:
+        return None
+    g = gdb.Value(word_at(int(gdb.parse_and_eval("$fs_base")) - 8)).cast(gdb.lookup_type("runtime.g").pointer())
+    curg, sched = g["m"]["curg"], g["m"]["curg"]["sched"]
+    if int(curg["stack"]["lo"]) <= int(gdb.parse_and_eval("$rsp")) & (1 << 64) - 1 < int(curg["stack"]["hi"]):
+        return None
+    if where == "vdsoSP":
+        sp = int(g["m"]["vdsoSP"])
+        return word_at(sp - 8), sp, 0
+    sp = int(sched["sp"])
+    if name.startswith("runtime.morestack"):
+        return int(sched["pc"]), sp, 0
+    return word_at(sp + 8), sp + 16, 0      # behind rbp, which systemstack has pushed
 
 
 def frames():
     """[(pc, whether that is an instruction, stack pointer, name)], without the frames that are
     no frames: inlined functions, and callers that gdb knows of though they have jumped."""
     found = []
-    frame, exact = gdb.newest_frame(), True
+    frame, exact, saved = gdb.newest_frame(), True, None
     while frame is not None and frame.pc() != 0:    # a return address of 0 is the end
         if frame.type() in (gdb.NORMAL_FRAME, gdb.SIGTRAMP_FRAME):
             sp = int(frame.read_register("rsp")) & (1 << 64) - 1
             found.append((frame.pc(), exact, sp, frame.name() or "?"))
             exact = frame.type() == gdb.SIGTRAMP_FRAME
+            left = left_goroutine(found[-1][3]) if not saved else None
+            if left:    # gdb would not follow to a lower address
+                saved = [(r, int(gdb.parse_and_eval(f"${r}"))) for r in ("rip", "rsp", "rbp")]
+                for register, value in zip(("rip", "rsp", "rbp"), left):
+                    gdb.execute(f"set ${register} = {value}")
+                frame = gdb.newest_frame()
+                continue
         frame = frame.older()
+    for register, value in saved or ():
+        gdb.execute(f"set ${register} = {value}")
     return found
 
 
@@ -113,6 +156,18 @@ def stop_at(module, addresses):
     gdb.execute("continue")
     for point in points:
         point.delete()
+
+
+def break_here(where):
+    """For the selected thread alone: others of the runtime come there, too."""
+    gdb.Breakpoint(where).thread = gdb.selected_thread().num
+
+
+def step_to_generated():
+    """By instructions, to the first one in memory of no file."""
+    while not any(start <= gdb.newest_frame().pc() < end and not name
+                  for start, end, _, name in mappings(gdb.selected_inferior().pid)):
+        gdb.execute("stepi")
 
 
 def record(command):

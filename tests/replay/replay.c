@@ -256,8 +256,7 @@ static bool check_enough(const StackCopy *copy, const ProcMap *map, const Unwind
 }
 
 /* Without the copy of the other stack it says where that is. */
-static bool check_without_other(
-        const StackCopy *copy, const ProcMap *map, const UnwindResult *whole)
+static bool check_without_other(const StackCopy *copy, const ProcMap *map)
 {
         StackCopy alone = *copy;
         UnwindResult r;
@@ -266,7 +265,7 @@ static bool check_without_other(
                 return true;
         alone.other_n = 0;
         r = unwind_cfi(&alone, map, cut_frames, FRAMES_MAX);
-        if (whole->other && r.status == UNWIND_OTHER_STACK &&
+        if (r.status == UNWIND_OTHER_STACK && r.other &&
                 r.need_addr - copy->other_addr < copy->other_n)
                 return true;
         printf("without the other stack: %zu frames, %s\n", r.n_frames, status_names[r.status]);
@@ -296,7 +295,7 @@ int main(int argc, char **argv)
 
                 printf("capture %zu: %zu bytes, %zu frames\n", i, copy->n, u.n_frames);
                 right = check(&u, e) && right;
-                right = check_without_other(copy, r->map, &u) && right;
+                right = check_without_other(copy, r->map) && right;
                 right = check_enough(copy, r->map, &u) && right;
                 for (size_t n = copy->n; n > 0; n = n / 16 * 15 / 8 * 8)
                         right = check_cut(copy, r->map, &u, n) && right;

@@ -19,26 +19,26 @@ static void check(const char *code, size_t n, Ahead wanted)
 
 #define CHECK(code, ...) check(code, sizeof(code) - 1, (Ahead){__VA_ARGS__})
 
-#define ENTER      "\x55\x48\x89\xe5"         /* push %rbp; mov %rsp, %rbp */
+#define ENTER      "\x55\x48\x89\xe5" /* push %rbp; mov %rsp, %rbp */
 #define PUSH_RSI   "\x56"
 #define POP_R10    "\x41\x5a"
 #define PUSH_R10   "\x41\x52"
 #define JNE_FAR    "\x0f\x85\x32\x76\xe4\x1f"
-#define TEST       "\xf6\x43\x35\x01"         /* testb $1, 0x35(%rbx) */
+#define TEST       "\xf6\x43\x35\x01" /* testb $1, 0x35(%rbx) */
 #define LEAVE      "\xc9"
-#define MOV_SP_BP  "\x48\x89\xec"             /* mov %rbp, %rsp */
+#define MOV_SP_BP  "\x48\x89\xec" /* mov %rbp, %rsp */
 #define POP_RBP    "\x5d"
 #define RET        "\xc3"
 #define RET_18     "\xc2\x18\x00"
 #define SUB_RSP_18 "\x48\x83\xec\x18"
 #define ADD_RSP_18 "\x48\x83\xc4\x18"
-#define LEA_RSP    "\x48\x8d\x24\xcc"         /* lea (%rsp,%rcx,8), %rsp */
+#define LEA_RSP    "\x48\x8d\x24\xcc" /* lea (%rsp,%rcx,8), %rsp */
 #define CALL       "\xe8\x11\x22\x33\x44"
 #define JMP_2      "\xeb\x02"
 #define JMP_BACK   "\xeb\xf0"
 #define JMP_RCX    "\xff\xe1"
 #define INT3       "\xcc"
-#define SET_RBP    "\x48\x89\xcd"             /* mov %rcx, %rbp */
+#define SET_RBP    "\x48\x89\xcd" /* mov %rcx, %rbp */
 
 Test(ahead, prologue)
 {
