@@ -2,17 +2,14 @@
 """Programs with the real SkyWalking agent, profiled by swprofd."""
 
 import os
-import socket
 import subprocess
 import sys
 import unittest
 
 import venvs
-from agent_test import PERIOD_MS, AgentTest, get, wait_until
+from agent_test import PERIOD_MS, AgentTest, get
 from harness import Peer
 from venvs import INTERPRETERS
-
-MIDDLE = next((v for v in ((3, 11), (3, 10), (3, 12)) if INTERPRETERS[v]), (3, 11))
 
 
 class Demo(AgentTest):
@@ -29,7 +26,7 @@ class Demo(AgentTest):
             self.assertIn("Despacito", get(port))
         for segment in self.segments(2).values():
             self.assertEqual((segment["service"], segment["serviceInstance"]), ("svc", "inst"))
-            self.check_segment(segment, 560, 580)
+            self.check_segment(segment, 560)
         # What the daemon has sent is of these segments, and of no others.
         recorded = self.peer.recorded()
         self.assertEqual({s["segmentId"] for s in recorded["snapshots"]},
@@ -48,7 +45,7 @@ class Agent(AgentTest):
     """What is of the agent, not of the interpreter."""
 
     def setUp(self):
-        self.venv = venvs.with_agent(MIDDLE, "flask", "gunicorn")
+        self.venv = venvs.with_agent(venvs.MIDDLE)
         super().setUp()
 
     def test_agent_does_not_poll(self):
@@ -83,7 +80,7 @@ class Agent(AgentTest):
         get(port)
         (segment,) = self.segments(1).values()
         self.assertEqual(segment["service"], "svc|ns")
-        self.check_segment(segment, 560, 580)
+        self.check_segment(segment, 560)
 
     def test_fork(self):
         """Both processes have agents, whose instances are the daemon's."""
@@ -103,55 +100,9 @@ class Agent(AgentTest):
         segments = self.segments(2)
         self.assertEqual({s["serviceInstance"] for s in segments.values()}, set(instances))
         for segment in segments.values():
-            self.check_segment(segment, 200, 220)
+            self.check_segment(segment, 200)
         os.write(program.stdin.fileno(), b"..")
         self.assertEqual(program.wait(15), 0)
-
-    def check_workers(self, port, instances):
-        pids = {p: name for name, i in instances.items() for p in i["pids"]}
-        seen = set()
-
-        def ask():
-            seen.add(int(get(port, "/slow")))
-            return len(seen) == 2
-
-        wait_until(ask, 20, "both workers to be asked")
-        self.assertLessEqual(seen, set(pids))
-        wait_until(lambda: {s["serviceInstance"] for s in self.peer.recorded()["segments"]} == {pids[p] for p in seen},
-                   15, "segments of both workers")
-        profiled = {s["segmentId"] for s in wait_until(lambda: self.peer.recorded()["snapshots"], 15, "snapshots")}
-        n = 0
-        for segment in self.peer.recorded()["segments"]:
-            if segment["traceSegmentId"] in profiled:
-                n += 1
-                self.check_segment(segment, 200, 220)
-        self.assertGreaterEqual(n, 2)
-
-    def test_gunicorn(self):
-        port = free_port()
-        self.peer.create_task("svc", "/slow", period=PERIOD_MS, count=9)
-        server = self.begin([self.venv.bin / "sw-python", "run", "-p", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}",
-                             "app:app"], self.environment(self.venv))
-        instances = self.wait_for_tasks(3)
-        master = f"inst-master({server.pid})"
-        children = {name: i["pids"] for name, i in instances.items() if name != master}
-        self.assertEqual(children, {f"{master}-child({p})": [p] for (p,) in children.values()})
-        wait_until(lambda: can_connect(port), 15, "gunicorn to listen")
-        self.check_workers(port, instances)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def can_connect(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-        return True
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":
