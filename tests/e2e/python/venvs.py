@@ -18,6 +18,7 @@ PACKAGE = SOURCE / "lib/python"
 AGENT = "apache-skywalking==1.2.0"
 INTERPRETERS = interpreters.find()
 BUILDER = next((v for v in sorted(INTERPRETERS, reverse=True) if INTERPRETERS[v] and v >= (3, 10)), None)
+MIDDLE = next((v for v in ((3, 11), (3, 10), (3, 12)) if INTERPRETERS[v]), (3, 11))
 
 
 def run(*command, **options):

@@ -19,7 +19,7 @@ from ._carrier import attach
 from ._client import Client
 from ._version import __version__
 
-__all__ = ["Span", "close", "continue_segment", "init", "on_watch", "span", "start", "watched"]
+__all__ = ["Span", "close", "continue_segment", "init", "is_quiet", "on_watch", "span", "start", "watched"]
 
 _current = None
 _change = allocate_lock()       # of _current
@@ -174,6 +174,13 @@ def watched(operation=None):
         return client is not None and client.watches(operation)
     except Exception:
         return False
+
+
+def is_quiet():
+    """Whether nobody is interested in any span; costs next to nothing, for those who would have to gather what a span
+    needs. False: maybe."""
+    client = _current
+    return client is None or (client.word[0] == client.quiet_word and monotonic() < client.next_look)
 
 
 def start(operation, trace_id=None, segment_id=None):

@@ -51,10 +51,9 @@ def _version():
 
 # ---- segments ----
 
-def _entered(config, context, span):
-    """The context's first entry span has started."""
-    if (config.agent_name, config.agent_instance_name) != _names:
-        _attach(config)
+def _entered(span):
+    """A context's first entry span has started, or has another name, and has not been reported."""
+    context = span.context
     segment = context.segment
     context._swprof = span._swprof = swprof.start(
         span.op, trace_id=str(segment.related_traces[0]), segment_id=str(segment.segment_id))
@@ -80,32 +79,38 @@ def _patch_spans():
     if hasattr(EntrySpan, "op") or NoopContext.start is not start or NoopContext.continued is continued:
         raise _Unknown("its spans are others")
     ids = str(context.segment.related_traces[0]), str(context.segment.segment_id)
-    if not all(ids) or EntrySpan(context=context, sid=0, pid=-1, op="name").kind is not entry:
+    span = EntrySpan(context=context, sid=0, pid=-1, op="name")
+    if not all(ids) or span.kind is not entry or span.context is not context or span.depth:
         raise _Unknown("its entry spans are others")
+    is_quiet = swprof.is_quiet
 
-    def sw_start(self, span, *args, **kwargs):
-        result = start(self, span, *args, **kwargs)
+    def sw_start(self, span):
+        result = start(self, span)
         try:
-            if _reporting and span.kind is entry and getattr(self, "_swprof", None) is None:
-                _entered(config, self, span)
+            if span.kind is entry and _reporting:
+                if config.agent_instance_name is not _names[1]:
+                    _attach(config)
+                if not is_quiet() and getattr(self, "_swprof", None) is None:
+                    _entered(span)
         except Exception:
             _debug("a span is not reported")
         return result
 
-    def sw_stop(self, span, *args, **kwargs):
-        over = stop(self, span, *args, **kwargs)
-        try:
-            reported = getattr(self, "_swprof", None)
-            if over and reported is not None:
-                reported.stop(bool(span.error_occurred))
-        except Exception:
-            _debug("the end of a span is not reported")
+    def sw_stop(self, span):
+        over = stop(self, span)
+        if over:
+            try:
+                reported = self.__dict__.get("_swprof")
+                if reported is not None:
+                    reported.stop(bool(span.error_occurred))
+            except Exception:
+                _debug("the end of a span is not reported")
         return over
 
-    def sw_continued(self, snapshot, *args, **kwargs):
-        result = continued(self, snapshot, *args, **kwargs)
+    def sw_continued(self, snapshot):
+        result = continued(self, snapshot)
         try:
-            if _reporting and getattr(self, "_swprof", None) is None:
+            if _reporting and not is_quiet() and getattr(self, "_swprof", None) is None:
                 _continued(self, snapshot)
         except Exception:
             _debug("a continued segment is not reported")
@@ -116,11 +121,19 @@ def _patch_spans():
 
     def set_op(self, op):
         """Frameworks name the span of the server anew, and programs may."""
-        was = self.__dict__.get("op")
-        self.__dict__["op"] = op
-        reported = self.__dict__.get("_swprof")
-        if reported is not None and op != was:
-            reported.rename(op)
+        values = self.__dict__
+        was = values.get("op")
+        values["op"] = op
+        if was is None or was == op:
+            return
+        try:
+            reported = values.get("_swprof")
+            if reported is not None:
+                reported.rename(op)
+            elif _reporting and self.depth and not is_quiet() and getattr(self.context, "_swprof", None) is None:
+                _entered(self)
+        except Exception:
+            _debug("a name is not reported")
 
     SpanContext.start, SpanContext.stop, SpanContext.continued = sw_start, sw_stop, sw_continued
     EntrySpan.op = property(get_op, set_op)
