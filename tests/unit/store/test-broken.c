@@ -15,7 +15,22 @@
 
 #define MIB (1 << 20)
 
-TestSuite(broken, .init = store_setup, .fini = store_teardown);
+static Stack *stack;
+
+static void setup(void)
+{
+        store_setup();
+        stack = stack_of("main", "a");
+}
+
+static void teardown(void)
+{
+        store_teardown();
+        cr_expect_eq(stack->n_refs, 1);
+        stack_unref(stack);
+}
+
+TestSuite(broken, .init = setup, .fini = teardown);
 
 static void write_file(const char *name, const void *bytes, size_t size, off_t at)
 {
@@ -28,12 +43,9 @@ static void write_file(const char *name, const void *bytes, size_t size, off_t a
 
 static void make_database_of(size_t n_snapshots)
 {
-        Stack *stack = stack_of("main", "a");
-
         store_begin(64 * MIB);
         record_run(1, 10, n_snapshots, stack, 0);
         store_end();
-        stack_unref(stack);
 }
 
 /* A database with some snapshots, at rest. */
@@ -126,6 +138,48 @@ Test(broken, cut)
         make_database();
         cr_assert_eq(truncate(path, 4096 * 5 + 7), 0);
         expect_begun_anew("begun anew: ");
+}
+
+static uint64_t pseudo_random(void)
+{
+        static uint64_t state = 12345;
+
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        return state;
+}
+
+/* Anywhere: it is refused, or used as far as that goes. */
+Test(broken, damaged_at_random)
+{
+        static unsigned char whole[1 << 20], copy[1 << 20];
+        int fd;
+        ssize_t size;
+
+        make_database();
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        size = read(fd, whole, sizeof(whole));
+        close(fd);
+        cr_assert_gt(size, 4096 * 8);
+        for (int n = 0; n < 300; n++) {
+                size_t at = pseudo_random() % (size_t)(size - 64), length = pseudo_random() % 64;
+
+                /* Every second time where the head and the schema are. */
+                if (n % 2)
+                        at %= 4096 - 64;
+                memcpy(copy, whole, (size_t)size);
+                for (size_t i = 0; i < length; i++)
+                        copy[at + i] = (unsigned char)pseudo_random();
+                unlink(path);
+                write_file(path, copy, (size_t)size, 0);
+                store_begin(MIB);
+                if (keep->works(keep->userdata)) {
+                        load(100);
+                        record_run(2, 100000, 10, stack, 0);
+                }
+                store_end();
+        }
 }
 
 Test(broken, of_no_length)
