@@ -171,7 +171,10 @@ static void setup(void)
 static void teardown(void)
 {
         buffer_free(b);
-        answer_with(true, NULL, 0);
+        /* There is nobody any more who could be told. */
+        for (size_t i = 0; i < n_requests; i++)
+                for (size_t k = 0; k < requests[i].n_snapshots; k++)
+                        stack_unref(requests[i].snapshots[k].stack);
         while (n_disk > 0)
                 stack_unref(disk[--n_disk].stack);
         cr_expect_eq(stack->n_refs, 1, "no reference is left");
