@@ -35,14 +35,17 @@ static void restore_live_task(Restore *r, Instance *i, const KeptTask *k)
         TaskCommand command = {
                 .task_id = k->task_id,
                 .endpoint = k->endpoint,
-                .duration_min = (k->end_wall_ms - k->start_wall_ms) / 60000,
                 .threshold_ms = k->threshold_ms,
                 .period_ms = k->period_ms,
                 .max_sampling_count = k->max_sampling_count,
                 .start_wall_ms = k->start_wall_ms,
         };
-        int result = core_restore_task(r->manager->core, i, &command, r->now);
+        int result = CORE_E_INVALID;
 
+        if (k->start_wall_ms >= 0 && k->end_wall_ms >= k->start_wall_ms) {
+                command.duration_min = (k->end_wall_ms - k->start_wall_ms) / 60000;
+                result = core_restore_task(r->manager->core, i, &command, r->now);
+        }
         if (result < 0)
                 r->failed = true;
         else if (result > 0)

@@ -6,6 +6,9 @@
 
 #include "store/database-private.h"
 
+/* A segment has far fewer snapshots. */
+#define SEQUENCE_MAX (INT32_MAX / 2)
+
 /* The backend forgets tasks within minutes; an app may announce a segment again as long as it
  * lasts. */
 #define REMEMBER_MS (24 * 3600 * 1000LL)
@@ -289,15 +292,20 @@ int database_segments(Database *d,
         sqlite3_stmt *s = database_statement(d, SEGMENTS);
         int r;
 
-        while ((r = sqlite3_step(s)) == SQLITE_ROW)
+        while ((r = sqlite3_step(s)) == SQLITE_ROW) {
+                int next = sqlite3_column_int(s, 5), reserved = sqlite3_column_int(s, 6);
+
+                /* The file is not to be trusted. */
+                if (next < 0 || reserved < next || reserved > SEQUENCE_MAX)
+                        continue;
                 each(userdata,
                         &(KeptSegment){.id = (uint64_t)sqlite3_column_int64(s, 0),
                                 .service = column_text(s, 1),
                                 .instance = column_text(s, 2),
                                 .task_id = column_text(s, 3),
                                 .segment_id = column_text(s, 4),
-                                .next_sequence = sqlite3_column_int(s, 5),
-                                .reserved_sequence = sqlite3_column_int(s, 6),
+                                .next_sequence = next,
+                                .reserved_sequence = reserved,
                                 .reserved_kept = sqlite3_column_int(s, 7),
                                 .first_wall_ms = sqlite3_column_int64(s, 8),
                                 .last_wall_ms = sqlite3_column_int64(s, 9),
@@ -305,6 +313,7 @@ int database_segments(Database *d,
                                 .report = sqlite3_column_blob(s, 11),
                                 .report_size = (size_t)sqlite3_column_bytes(s, 11)},
                         (size_t)sqlite3_column_int64(s, 12));
+        }
         return iteration_end(d, s, r);
 }
 

@@ -338,6 +338,7 @@ int store_new(Store **ret, const char *dir, uint64_t max_bytes)
                 return error_origin(-ENOMEM);
         pthread_mutex_init(&s->lock, NULL);
         s->max_bytes = max_bytes;
+        s->swept_mono_ns = mono_now_ns();
         if (asprintf(&s->path, "%s/" FILE_NAME, dir) < 0) {
                 s->path = NULL;
                 return error_origin(-ENOMEM);

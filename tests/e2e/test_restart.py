@@ -135,11 +135,12 @@ class Restart(SwprofdTest):
         """At random moments: the task is resumed, and its segment goes on where it was."""
         self.peer.create_task("killed", OPERATION, period=10, duration=15, count=9, threshold=THRESHOLD_MS)
         program, [segment] = self.steady("killed")
-        kills, n_ended = [], 0
+        kills, n_ended, n_late = [], 0, 0
         for _ in range(KILLS):
             n = len(self.snapshots(segment))
             self.snapshots(segment, wait=lambda s: len(s) > n)
             time.sleep(random.uniform(0, 0.7))
+            n_late += self.daemon.counters()["samples_late"]
             kills.append(time.time() * 1000)
             self.restart()
             [task] = self.daemon.status()["tasks"]
@@ -152,13 +153,17 @@ class Restart(SwprofdTest):
         self.snapshots(segment, wait=lambda s: len(s) > n)
         program.finish()
         self.settled_snapshots(segment)
+        n_late += self.daemon.counters()["samples_late"]
         found = self.received()
         self.assertEqual(len(found), 1 + n_ended)
+        # Time without snapshots is time when nobody ran, or is known as lost on a busy machine.
+        unexplained_ms = 0
         for snapshots in found.values():
             times = [s["time"] for s in snapshots]
             for before, after in zip(times, times[1:]):
-                if after - before > 500:
-                    self.assertTrue(any(before <= kill <= after for kill in kills), (before, after, kills))
+                if after - before > 500 and not any(before <= kill <= after for kill in kills):
+                    unexplained_ms += after - before
+        self.assertLessEqual(unexplained_ms, 10 * n_late)
 
     def crowd(self, service, n_programs=10, n_spans=5, period=50):
         """Return: programs, and all their segments."""
@@ -200,6 +205,84 @@ class Restart(SwprofdTest):
             self.assertEqual(c[f"snapshots_{loss}"], 0, loss)
         for snapshots in found.values():
             self.assertTrue(any(begin < s["time"] < end for s in snapshots))
+
+    def test_killed_during_an_outage(self):
+        """What is on disk is sent by the next daemon; what the spans do then is told by their clients again."""
+        programs, segments = self.crowd("both", n_programs=4, n_spans=3)
+        self.way.cut(quiet_s=0.06)
+        for _ in range(2):
+            n = self.kept()
+            wait_until(lambda: self.kept() > n, 30, "snapshots on disk")
+            self.restart()
+            self.assertGreater(self.kept(), n)
+        wait_until(lambda: self.daemon.counters()["segments_resumed"] == len(segments), 30, "all segments")
+        n = self.kept()
+        self.way.open()
+        self.all_sent(programs)
+        found = self.received()
+        self.assertEqual({segment for _, segment in found}, set(segments))
+        c = self.daemon.counters()
+        self.assertGreaterEqual(sum(map(len, found.values())), n + c["snapshots_queued"] * 0.9)
+        self.assertEqual(c["snapshots_ambiguous"], 0)
+        self.assertEqual(c["snapshots_kept_lost"], 0)
+        self.assertEqual(self.kept(), 0)
+
+    def kept(self):
+        return int(self.daemon.status()["store"]["snapshots"])
+
+    def test_task_ends_while_nobody_runs(self):
+        """Its end is reported once, by the next daemon; one after that neither takes it up nor reports it again."""
+        task = self.peer.create_task("ends", OPERATION, period=50, duration=1, threshold=THRESHOLD_MS)
+        end = time.time() + 60
+        program, [segment] = self.steady("ends")
+        self.snapshots(segment, wait=len)
+        wait_until(lambda: time.time() > end - 3, 90, "the end to be near")
+        self.daemon.kill()
+        wait_until(lambda: time.time() > end + 0.5, 30, "the end")
+        self.daemon.start()
+        wait_until(lambda: self.peer.recorded()["finishes"], 30, "the finish")
+        wait_until(lambda: self.daemon.counters()["clients_accepted"], 30, "the client")
+        polls = len(self.polls())
+        self.restart()
+        wait_until(lambda: len(self.polls()) > polls + 1, 30, "polls")
+        self.assertEqual(self.daemon.status()["tasks"], [])
+        self.assertEqual([f["taskId"] for f in self.peer.recorded()["finishes"]], [task])
+        program.finish()
+        self.received()
+
+    def polls(self):
+        return [c for c in self.peer.recorded()["calls"] if c["method"] == "getProfileTaskCommands"]
+
+    def test_broken_database(self):
+        self.daemon.kill()
+        database = self.folder / "state" / "swprofd.db"
+        for name in ("swprofd.db-wal", "swprofd.db-shm"):
+            (self.folder / "state" / name).unlink(missing_ok=True)
+        database.write_bytes(b"something else" * 1000)
+        self.daemon.start()
+        self.assertTrue(database.with_name("swprofd.db.broken").exists())
+        store = self.daemon.status()["store"]
+        self.assertEqual(store["state"], "ready")
+        self.assertIn("begun anew", store["error"])
+        self.assertEqual(self.daemon.log().count("swprofd.db was of no use"), 1)
+
+    def test_no_database(self):
+        """The directory cannot be written: all is as it was before there was a database."""
+        self.daemon.kill()
+        state = self.folder / "state"
+        state.rename(self.folder / "elsewhere")
+        state.write_text("")   # no directory
+        self.daemon.start()
+        store = self.daemon.status()["store"]
+        self.assertEqual(store["state"], "memory")
+        self.assertTrue(store["error"])
+        self.assertIn("memory only", self.daemon.ctl("status").stdout)
+        self.peer.create_task("none", OPERATION, period=50, threshold=THRESHOLD_MS)
+        program, [segment] = self.steady("none")
+        self.snapshots(segment, wait=lambda s: len(s) > 5)
+        program.finish()
+        self.settled_snapshots(segment)
+        self.received()
 
 
 if __name__ == "__main__":
