@@ -30,6 +30,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 check_string(packet.event.operation, 1023);
                 check_string(packet.event.trace, 255);
                 check_string(packet.event.parent, 255);
+                check_string(packet.event.sw8, 1535);
+                check_string(packet.event.key, 255);
+                check_string(packet.event.value, 1023);
         }
         return 0;
 }

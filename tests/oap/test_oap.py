@@ -4,7 +4,7 @@
     test_oap.py h2|postgresql
 """
 
-import os
+import base64
 import pathlib
 import sys
 import tempfile
@@ -51,7 +51,11 @@ class OapTest(SwprofdTest):
     def test_diagram(self):
         task = self.peer.create_task(SERVICE, "/diagram", period=PERIOD_MS, count=N_RUNS,
                                      start=int((time.time() - ELAPSED_S) * 1000))
-        truth = {t["segment"]: t for t in self.program("diagram", SERVICE, "one", N_RUNS).finish()}
+        caller = ["trace-of-the-caller", "its-segment", "caller", "caller-1", "/call", "10.0.0.1:80"]
+        sw8 = [base64.b64encode(text.encode()).decode() for text in caller]
+        sw8.insert(2, "3")
+        runs = self.program("diagram", SERVICE, "one", N_RUNS, "-".join(["1", *sw8])).finish()
+        truth = {t["segment"]: {**t, "run": i} for i, t in enumerate(runs)}
         self.assertEqual(len(truth), N_RUNS)
 
         def windows():
@@ -67,6 +71,12 @@ class OapTest(SwprofdTest):
             self.assertEqual(trace["endpointNames"], ["/diagram"])
             self.assertEqual(trace["instanceName"], "one")
             # The trace segment is the daemon's own.
+            self.assertEqual(trace["traceId"], "trace-of-the-caller")
+            [span] = [s for s in trace["spans"] if s["segmentId"] == segment]
+            self.assertEqual(span["isError"], t["run"] % 2 == 1)
+            self.assertEqual(span["tags"], [{"key": "run", "value": ["even", "odd"][t["run"] % 2]}])
+            self.assertEqual([(r["parentSegmentId"], r["parentSpanId"], r["type"]) for r in span["refs"]],
+                             [("its-segment", 3, "CROSS_PROCESS")])
             self.assertLessEqual(abs(start - t["start"]), 2, t)
             self.assertLessEqual(abs(end - t["stop"]), 2, t)
             trees = self.peer.analyze(segment, start, end)["trees"]
