@@ -132,6 +132,12 @@ int peer_event(Peer *p, ClientPacketType type, const ClientEvent *event, Now now
         case CLIENT_PACKET_SWITCH:
                 r = event_switch(p, event, now);
                 break;
+        case CLIENT_PACKET_PARENT:
+                r = core_span_parent(core, p->id, event->segment, event->sw8);
+                break;
+        case CLIENT_PACKET_TAG:
+                r = core_span_tag(core, p->id, event->segment, event->key, event->value);
+                break;
         default:
                 /* The caller has taken the hello. */
                 r = error_origin(-ENOTRECOVERABLE);

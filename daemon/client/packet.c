@@ -140,6 +140,12 @@ static int event_check(
                 error = "operation must be 1 to 1023 bytes of printable UTF-8";
         else if (e->trace && !string_is_valid(a, e->trace, 0, 255))
                 error = "trace must be at most 255 bytes of printable UTF-8";
+        else if (e->sw8 && !string_is_valid(a, e->sw8, 1, 1535))
+                error = "sw8 must be 1 to 1535 bytes of printable UTF-8";
+        else if (e->key && !string_is_valid(a, e->key, 1, 255))
+                error = "key must be 1 to 255 bytes of printable UTF-8";
+        else if (e->value && !string_is_valid(a, e->value, 0, 1023))
+                error = "value must be at most 1023 bytes of printable UTF-8";
         else if (e->tid < 0)
                 error = "tid must not be negative";
         else if (e->n_stack > 0 && e->tid != 0)
@@ -216,6 +222,15 @@ int client_packet_parse(ClientPacket *ret, PacketArena *arena, const void *bytes
                         .stack = (const char *const *)m->switched->stack,
                         .n_stack = m->switched->n_stack,
                 };
+                break;
+        case SWPROF__CLIENT_PACKET__EVENT_PARENT:
+                packet.type = CLIENT_PACKET_PARENT;
+                *e = (ClientEvent){.segment = m->parent->segment, .sw8 = m->parent->sw8};
+                break;
+        case SWPROF__CLIENT_PACKET__EVENT_TAG:
+                packet.type = CLIENT_PACKET_TAG;
+                *e = (ClientEvent){
+                        .segment = m->tag->segment, .key = m->tag->key, .value = m->tag->value};
                 break;
         default:
                 *ret_error = "no event that protocol 1 knows";

@@ -30,6 +30,8 @@ typedef enum ClientPacketType {
         CLIENT_PACKET_STOP,
         CLIENT_PACKET_CONTINUE,
         CLIENT_PACKET_SWITCH,
+        CLIENT_PACKET_PARENT,
+        CLIENT_PACKET_TAG,
 } ClientPacketType;
 
 typedef struct ClientHello {
@@ -39,7 +41,7 @@ typedef struct ClientHello {
 
 /* Members that the message does not have are NULL, 0, false. */
 typedef struct ClientEvent {
-        const char *segment, *operation, *trace, *parent;
+        const char *segment, *operation, *trace, *parent, *sw8, *key, *value;
         pid_t tid;        /* as the client's pid namespace sees it */
         uint64_t mono_ns; /* start, stop or switch; 0: now */
         bool error;

@@ -80,6 +80,10 @@ typedef struct SpanTimes {
 
 /* A profiled segment that is over; for the minimal trace segment of clients without an agent
  * (architecture: report_segments). */
+typedef struct SpanTag {
+        char *key, *value;
+} SpanTag;
+
 typedef struct SegmentReport {
         const char *service;
         const char *instance;
@@ -94,6 +98,9 @@ typedef struct SegmentReport {
         const char
                 *parent_segment_id; /* of a continued segment (same trace, cross-thread), or NULL */
         const char *parent_operation;
+        const char *sw8; /* the header by which it came from another process, or NULL */
+        const SpanTag *tags;
+        size_t n_tags;
 } SegmentReport;
 
 /* What core asks of the others. They may read what core shows, but not call functions that change
@@ -301,6 +308,14 @@ int core_span_continue(
  */
 int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid, Stack *stack,
         uint64_t at_mono_ns, Now now);
+
+/*
+ * What its trace segment is to say, while the span is live: the header that names its parent, a tag
+ * (a key may come again). Return: 0, CORE_E_UNKNOWN, CORE_E_LIMIT: it has 16 tags; -ENOMEM.
+ */
+int core_span_parent(Core *c, uint64_t client, const char *segment_id, const char *sw8);
+int core_span_tag(
+        Core *c, uint64_t client, const char *segment_id, const char *key, const char *value);
 
 /* The connection is gone: all its segments stop now. */
 void core_client_gone(Core *c, uint64_t client, Now now);

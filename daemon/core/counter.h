@@ -19,6 +19,7 @@
                 "Span events of a thread that is not the client's.")                              \
         X(EVENTS_BAD_TIME, "events_bad_time", "Span times out of range, replaced by now.")        \
         X(EVENTS_DUPLICATE, "events_duplicate", "Span starts with a segment id already in use.")  \
+        X(EVENTS_OVER_TAGS, "events_over_tags", "Tags beyond those that a segment may have.")     \
         X(SEGMENTS_MATCHED, "segments_matched", "Segments that a task wanted.")                   \
         X(SEGMENTS_FAST, "segments_fast", "Matched segments that ended below the threshold.")     \
         X(SEGMENTS_PROFILED, "segments_profiled", "Segments that delivered a first snapshot.")    \
@@ -115,6 +116,8 @@
                 "Trace segments reported for apps without an agent.")                             \
         X(TRACE_SEGMENTS_LOST, "trace_segments_lost",                                             \
                 "Trace segments that could not be reported.")                                     \
+        X(TRACE_PARENTS_BAD, "trace_parents_bad",                                                 \
+                "Trace segments reported without their parent: no sw8 header was given.")         \
         X(CALLS_OK, "calls_ok", "Calls that the backend answered with OK.")                       \
         X(CALLS_FAILED, "calls_failed", "Calls that failed.")                                     \
         X(CONTROL_REFUSED, "control_refused", "Control connections refused.")

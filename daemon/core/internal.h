@@ -89,6 +89,13 @@ struct Core {
         LogLimit log_rejected;
 };
 
+/* What the client says for the trace segment only. */
+typedef struct TraceDetails {
+        char *sw8; /* NULL: none */
+        SpanTag *tags;
+        size_t n_tags;
+} TraceDetails;
+
 struct Segment {
         Core *core;
         Instance *instance;
@@ -131,7 +138,12 @@ struct Segment {
 
         char *id, *operation, *trace_id;
         char *parent_id, *parent_operation; /* of a continued one */
+        TraceDetails details;
 };
+
+/* ---- span.c ---- */
+
+void trace_details_deinit(TraceDetails *d);
 
 /* ---- schedule.c: the heap of due times ---- */
 

@@ -100,6 +100,7 @@ static void segment_destroy(Segment *s)
         free(s->trace_id);
         free(s->parent_id);
         free(s->parent_operation);
+        trace_details_deinit(&s->details);
         free(s);
 }
 
@@ -349,6 +350,9 @@ static void segment_done(const Segment *s)
                 .times = segment_times(s),
                 .parent_segment_id = s->parent_id,
                 .parent_operation = s->parent_operation,
+                .sw8 = s->details.sw8,
+                .tags = s->details.tags,
+                .n_tags = s->details.n_tags,
         };
 
         /* Rounded, a segment may be a millisecond shorter than it was; the OAP's analysis looks no

@@ -8,6 +8,8 @@
 
 /* What clients say of their spans. */
 
+#define TAGS_MAX 16
+
 static Segment *span_find(const Core *c, uint64_t client, const char *segment_id)
 {
         Segment *s = segment_find(c, segment_id);
@@ -126,6 +128,7 @@ int core_span_rename(
         Core *c, uint64_t client, const char *segment_id, const char *operation, Now now)
 {
         _cleanup_(freep) char *id = NULL, *trace_id = NULL;
+        _cleanup_(trace_details_deinit) TraceDetails details = {0};
         Segment *s = span_find(c, client, segment_id);
         SpanStartEvent event;
         char *copy;
@@ -150,6 +153,8 @@ int core_span_rename(
         trace_id = strdup(s->trace_id);
         if (!id || !trace_id)
                 return error_origin(-ENOMEM);
+        details = s->details;
+        s->details = (TraceDetails){0};
         event = (SpanStartEvent){
                 .segment_id = id,
                 .operation = operation,
@@ -160,6 +165,11 @@ int core_span_rename(
         };
         segment_close(s, COUNTER_SEGMENTS_UNDECIDED, now);
         r = span_follow(c, task, client, NULL, &event, now);
+        s = r == 0 ? segment_find(c, id) : NULL;
+        if (s) {
+                s->details = details;
+                details = (TraceDetails){0};
+        }
         return r < 0 ? error_trace(r) : 0;
 }
 
@@ -196,6 +206,60 @@ int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid
         r = segment_update_target(s, at_mono_ns);
         segment_schedule(s, now);
         return r < 0 ? error_trace(r) : 0;
+}
+
+void trace_details_deinit(TraceDetails *d)
+{
+        free(d->sw8);
+        for (size_t i = 0; i < d->n_tags; i++) {
+                free(d->tags[i].key);
+                free(d->tags[i].value);
+        }
+        free(d->tags);
+        *d = (TraceDetails){0};
+}
+
+int core_span_parent(Core *c, uint64_t client, const char *segment_id, const char *sw8)
+{
+        Segment *s = span_find(c, client, segment_id);
+        char *copy;
+
+        if (!s)
+                return CORE_E_UNKNOWN;
+        copy = strdup(sw8);
+        if (!copy)
+                return error_origin(-ENOMEM);
+        free(s->details.sw8);
+        s->details.sw8 = copy;
+        return 0;
+}
+
+int core_span_tag(
+        Core *c, uint64_t client, const char *segment_id, const char *key, const char *value)
+{
+        Segment *s = span_find(c, client, segment_id);
+        TraceDetails *d;
+        SpanTag *tags, tag;
+
+        if (!s)
+                return CORE_E_UNKNOWN;
+        d = &s->details;
+        if (d->n_tags == TAGS_MAX) {
+                counter_add(COUNTER_EVENTS_OVER_TAGS, 1);
+                return CORE_E_LIMIT;
+        }
+        tags = reallocarray(d->tags, d->n_tags + 1, sizeof(*tags));
+        if (!tags)
+                return error_origin(-ENOMEM);
+        d->tags = tags;
+        tag = (SpanTag){.key = strdup(key), .value = strdup(value)};
+        if (!tag.key || !tag.value) {
+                free(tag.key);
+                free(tag.value);
+                return error_origin(-ENOMEM);
+        }
+        d->tags[d->n_tags++] = tag;
+        return 0;
 }
 
 void core_client_gone(Core *c, uint64_t client_id, Now now)

@@ -5,6 +5,7 @@
 
 #include "core/counter.h"
 #include "oap/codec.h"
+#include "oap/sw8.h"
 #include "skywalking.pb-c.h"
 #include "util/error.h"
 
@@ -151,29 +152,55 @@ int codec_keep_alive(const char *service, const char *instance, void **ret, size
         return pack(&m.base, &texts, ret, ret_size);
 }
 
+/* Keys and values of a message. */
+typedef struct Pairs {
+        Skywalking__V3__KeyStringValuePair *pairs, **list;
+} Pairs;
+
+static void pairs_deinit(Pairs *p)
+{
+        free(p->pairs);
+        free(p->list);
+}
+
+static int pairs_init(Pairs *p, size_t n)
+{
+        p->pairs = calloc(n + 1, sizeof(*p->pairs));
+        p->list = calloc(n + 1, sizeof(*p->list));
+        return p->pairs && p->list ? 0 : error_origin(-ENOMEM);
+}
+
+static void pairs_set(Pairs *p, Texts *texts, size_t i, const char *key, const char *value)
+{
+        skywalking__v3__key_string_value_pair__init(&p->pairs[i]);
+        p->pairs[i].key = text(texts, key);
+        p->pairs[i].value = text(texts, value);
+        p->list[i] = &p->pairs[i];
+}
+
 int codec_instance_properties(const char *service, const char *instance,
         const CodecProperty *properties, size_t n, void **ret, size_t *ret_size)
 {
         _cleanup_(texts_deinit) Texts texts = {0};
-        _cleanup_(freep) Skywalking__V3__KeyStringValuePair *pairs = NULL;
-        _cleanup_(freep) Skywalking__V3__KeyStringValuePair **list = NULL;
+        _cleanup_(pairs_deinit) Pairs pairs = {0};
         Skywalking__V3__InstanceProperties m = SKYWALKING__V3__INSTANCE_PROPERTIES__INIT;
+        int r;
 
-        pairs = calloc(n + 1, sizeof(*pairs));
-        list = calloc(n + 1, sizeof(*list));
-        if (!pairs || !list)
-                return error_origin(-ENOMEM);
-        for (size_t i = 0; i < n; i++) {
-                skywalking__v3__key_string_value_pair__init(&pairs[i]);
-                pairs[i].key = text(&texts, properties[i].key);
-                pairs[i].value = text(&texts, properties[i].value);
-                list[i] = &pairs[i];
-        }
+        r = pairs_init(&pairs, n);
+        if (r < 0)
+                return error_trace(r);
+        for (size_t i = 0; i < n; i++)
+                pairs_set(&pairs, &texts, i, properties[i].key, properties[i].value);
         m.service = text(&texts, service);
         m.serviceinstance = text(&texts, instance);
         m.n_properties = n;
-        m.properties = list;
+        m.properties = pairs.list;
         return pack(&m.base, &texts, ret, ret_size);
+}
+
+static void sw8_deinit(Sw8 *sw8)
+{
+        free(sw8->texts);
 }
 
 /* A trace without an id of its own is named after its first segment, as far as that is known. */
@@ -184,15 +211,49 @@ static const char *trace_id_of(const SegmentReport *report)
         return report->parent_segment_id ? report->parent_segment_id : report->segment_id;
 }
 
+/* The thread of the same process whose work it is part of. */
+static void reference_thread(
+        Skywalking__V3__SegmentReference *ref, Texts *texts, const SegmentReport *report)
+{
+        ref->reftype = SKYWALKING__V3__REF_TYPE__CrossThread;
+        ref->traceid = text(texts, trace_id_of(report));
+        ref->parenttracesegmentid = text(texts, report->parent_segment_id);
+        ref->parentspanid = 0;
+        ref->parentservice = text(texts, report->service);
+        ref->parentserviceinstance = text(texts, report->instance);
+        ref->parentendpoint = text(texts, report->parent_operation ?: "");
+}
+
+/* The process that called. */
+static void reference_caller(Skywalking__V3__SegmentReference *ref, Texts *texts, const Sw8 *sw8)
+{
+        ref->reftype = SKYWALKING__V3__REF_TYPE__CrossProcess;
+        ref->traceid = text(texts, sw8->trace_id);
+        ref->parenttracesegmentid = text(texts, sw8->segment_id);
+        ref->parentspanid = sw8->span_id;
+        ref->parentservice = text(texts, sw8->service);
+        ref->parentserviceinstance = text(texts, sw8->instance);
+        ref->parentendpoint = text(texts, sw8->endpoint);
+        ref->networkaddressusedatpeer = text(texts, sw8->address);
+}
+
 int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size)
 {
         _cleanup_(texts_deinit) Texts texts = {0};
+        _cleanup_(pairs_deinit) Pairs tags = {0};
+        _cleanup_(sw8_deinit) Sw8 sw8 = {0};
         Skywalking__V3__SegmentObject m = SKYWALKING__V3__SEGMENT_OBJECT__INIT;
         Skywalking__V3__SpanObject span = SKYWALKING__V3__SPAN_OBJECT__INIT;
         Skywalking__V3__SegmentReference ref = SKYWALKING__V3__SEGMENT_REFERENCE__INIT;
         Skywalking__V3__SpanObject *spans[] = {&span};
         Skywalking__V3__SegmentReference *refs[] = {&ref};
+        int r;
 
+        r = pairs_init(&tags, report->n_tags);
+        if (r < 0)
+                return error_trace(r);
+        for (size_t i = 0; i < report->n_tags; i++)
+                pairs_set(&tags, &texts, i, report->tags[i].key, report->tags[i].value);
         m.traceid = text(&texts, trace_id_of(report));
         m.tracesegmentid = text(&texts, report->segment_id);
         m.service = text(&texts, report->service);
@@ -207,18 +268,25 @@ int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size)
         span.spantype = SKYWALKING__V3__SPAN_TYPE__Entry;
         span.spanlayer = SKYWALKING__V3__SPAN_LAYER__Unknown;
         span.iserror = report->error;
+        span.n_tags = report->n_tags;
+        span.tags = tags.list;
+        span.refs = refs;
         if (report->parent_segment_id) {
                 span.spantype = SKYWALKING__V3__SPAN_TYPE__Local;
                 span.n_refs = 1;
-                span.refs = refs;
-                ref.reftype = SKYWALKING__V3__REF_TYPE__CrossThread;
-                ref.traceid = m.traceid;
-                ref.parenttracesegmentid = text(&texts, report->parent_segment_id);
-                ref.parentspanid = 0;
-                ref.parentservice = m.service;
-                ref.parentserviceinstance = m.serviceinstance;
-                ref.parentendpoint =
-                        text(&texts, report->parent_operation ? report->parent_operation : "");
+                reference_thread(&ref, &texts, report);
+        } else if (report->sw8) {
+                r = sw8_parse(&sw8, report->sw8);
+                if (r < 0)
+                        return error_trace(r);
+                if (r == 0) {
+                        /* It is the caller's trace. */
+                        m.traceid = text(&texts, sw8.trace_id);
+                        span.n_refs = 1;
+                        reference_caller(&ref, &texts, &sw8);
+                } else {
+                        counter_add(COUNTER_TRACE_PARENTS_BAD, 1);
+                }
         }
         return pack(&m.base, &texts, ret, ret_size);
 }

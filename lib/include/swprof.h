@@ -62,8 +62,9 @@ struct swprof_span {
  * Longest texts, in bytes without the terminating NUL. All must be UTF-8 without control
  * characters.
  */
-#define SWPROF_NAME_MAX      255 /* service, instance, language, segment ids */
-#define SWPROF_OPERATION_MAX 1023
+#define SWPROF_NAME_MAX      255  /* service, instance, language, segment ids */
+#define SWPROF_OPERATION_MAX 1023 /* and values of tags */
+#define SWPROF_SW8_MAX       1535
 
 /*
  * Makes a client, which connects now, or later by itself. The caller closes it with swprof_close().
@@ -116,6 +117,15 @@ int swprof_span_rename(struct swprof *c, struct swprof_span *span, const char *o
  * Return: 1 the daemon was told; 0; -EINVAL if span is NULL.
  */
 int swprof_span_switch(struct swprof *c, struct swprof_span *span, int on_this_thread);
+
+/*
+ * For the trace segment that the daemon reports of a profiled request, unless an agent does: the
+ * request came from another process, which sent this text as its header `sw8`; and a tag, of which
+ * a span has up to 16. Say so after the start. A daemon that is not told of the span now, or comes
+ * back later, never learns of it. Return: 1 the daemon was told; 0; -EINVAL.
+ */
+int swprof_span_parent(struct swprof *c, struct swprof_span *span, const char *sw8);
+int swprof_span_tag(struct swprof *c, struct swprof_span *span, const char *key, const char *value);
 
 /*
  * The request is over, `error` not 0: it failed. The span's memory is the caller's again. Stopping

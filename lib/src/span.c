@@ -235,6 +235,40 @@ int swprof_span_switch(struct swprof *c, struct swprof_span *span, int on_this_t
         return told;
 }
 
+/* Sends what is of no use later. */
+static int span_tell(struct swprof *c, Span *s, WireEventType type, WireEvent *event)
+{
+        ClientGuard guard;
+        Record *record;
+        bool told = false;
+
+        if (!c || s->id == 0)
+                return 0;
+        client_lock(c, &guard);
+        record = record_table_find(&c->records, s->id);
+        if (record && record->told) {
+                event->segment = record->segment;
+                told = client_send(c, type, event);
+        }
+        client_unlock(c, &guard);
+        return told;
+}
+
+int swprof_span_parent(struct swprof *c, struct swprof_span *span, const char *sw8)
+{
+        if (!span || !sw8 || !sw8[0] || !text_fits(sw8, SWPROF_SW8_MAX))
+                return -EINVAL;
+        return span_tell(c, span_private(span), WIRE_PARENT, &(WireEvent){.sw8 = sw8});
+}
+
+int swprof_span_tag(struct swprof *c, struct swprof_span *span, const char *key, const char *value)
+{
+        if (!span || !key || !value || !text_fits(key, SWPROF_NAME_MAX) ||
+                (value[0] && !text_fits(value, SWPROF_OPERATION_MAX)))
+                return -EINVAL;
+        return span_tell(c, span_private(span), WIRE_TAG, &(WireEvent){.key = key, .value = value});
+}
+
 int swprof_span_stop(struct swprof *c, struct swprof_span *span, int error)
 {
         ClientGuard guard;

@@ -109,6 +109,15 @@ void wire_put_event(WireBuffer *ret, WireEventType type, const WireEvent *event)
                 put_number(ret, 2, (uint64_t)event->tid);
                 put_number(ret, 3, event->mono_ns);
                 break;
+        case WIRE_PARENT:
+                put_string(ret, 1, event->segment);
+                put_string(ret, 2, event->sw8);
+                break;
+        case WIRE_TAG:
+                put_string(ret, 1, event->segment);
+                put_string(ret, 2, event->key);
+                put_string(ret, 3, event->value);
+                break;
         }
         finish(ret, type);
 }

@@ -20,6 +20,8 @@ typedef enum WireEventType {
         WIRE_STOP = 4,
         WIRE_CONTINUE = 5,
         WIRE_SWITCH = 6,
+        WIRE_PARENT = 7,
+        WIRE_TAG = 8,
 } WireEventType;
 
 typedef struct WireHello {
@@ -29,13 +31,13 @@ typedef struct WireHello {
 
 /* The members that the type has are taken. */
 typedef struct WireEvent {
-        const char *segment, *parent, *operation;
+        const char *segment, *parent, *operation, *sw8, *key, *value;
         int32_t tid;
         uint64_t mono_ns;
         bool error;
 } WireEvent;
 
-/* Has room for the largest packet: four names, or two and an operation. */
+/* Has room for the largest packet: four names, or two and an operation, or one and an sw8. */
 typedef struct WireBuffer {
         uint8_t bytes[2048];
         size_t begin, end;

@@ -34,6 +34,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         abort();
                 for (size_t i = 0; i < packet.event.n_stack; i++)
                         check_string(packet.event.stack[i], 1023);
+                check_string(packet.event.sw8, 1535);
+                check_string(packet.event.key, 255);
+                check_string(packet.event.value, 1023);
         }
         return 0;
 }

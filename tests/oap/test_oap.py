@@ -4,7 +4,7 @@
     test_oap.py h2|postgresql
 """
 
-import os
+import base64
 import pathlib
 import sys
 import tempfile
@@ -25,6 +25,8 @@ N_RUNS = 5
 # Of the task's minute. A server hands a task out within 10 s, and the programs take a second.
 ELAPSED_S = 20
 TOKEN = "token-of-the-test"
+TRACE = """query ($traceId: ID!) {
+  queryTrace(traceId: $traceId) { spans { segmentId refs { parentSegmentId parentSpanId type } } } }"""
 STORAGE = "h2"
 
 
@@ -51,7 +53,11 @@ class OapTest(SwprofdTest):
     def test_diagram(self):
         task = self.peer.create_task(SERVICE, "/diagram", period=PERIOD_MS, count=N_RUNS,
                                      start=int((time.time() - ELAPSED_S) * 1000))
-        truth = {t["segment"]: t for t in self.program("diagram", SERVICE, "one", N_RUNS).finish()}
+        caller = ["trace-of-the-caller", "its-segment", "caller", "caller-1", "/call", "10.0.0.1:80"]
+        sw8 = [base64.b64encode(text.encode()).decode() for text in caller]
+        sw8.insert(2, "3")
+        runs = self.program("diagram", SERVICE, "one", N_RUNS, "-".join(["1", *sw8])).finish()
+        truth = {t["segment"]: {**t, "run": i} for i, t in enumerate(runs)}
         self.assertEqual(len(truth), N_RUNS)
 
         def windows():
@@ -67,6 +73,10 @@ class OapTest(SwprofdTest):
             self.assertEqual(trace["endpointNames"], ["/diagram"])
             self.assertEqual(trace["instanceName"], "one")
             # The trace segment is the daemon's own.
+            self.assertEqual(trace["traceId"], "trace-of-the-caller")
+            [span] = [s for s in trace["spans"] if s["segmentId"] == segment]
+            self.assertEqual(span["isError"], t["run"] % 2 == 1)
+            self.assertEqual(span["tags"], [{"key": "run", "value": ["even", "odd"][t["run"] % 2]}])
             self.assertLessEqual(abs(start - t["start"]), 2, t)
             self.assertLessEqual(abs(end - t["stop"]), 2, t)
             trees = self.peer.analyze(segment, start, end)["trees"]
@@ -75,6 +85,12 @@ class OapTest(SwprofdTest):
                 found = [e for e in trees[0]["elements"] if function(e["codeSignature"]) == name]
                 self.assertTrue(found, (name, trees))
                 self.assertLessEqual(abs(sum(e["duration"] for e in found) - t[name]), 2 * PERIOD_MS, (name, t))
+        # Those of profiled segments come without what calls other processes.
+        spans = self.peer.graphql(TRACE, {"traceId": "trace-of-the-caller"})["spans"]
+        self.assertEqual({s["segmentId"] for s in spans}, set(truth))
+        for span in spans:
+            self.assertEqual([(r["parentSegmentId"], r["parentSpanId"], r["type"]) for r in span["refs"]],
+                             [("its-segment", 3, "CROSS_PROCESS")])
         wait_until(lambda: self.logs(task, "EXECUTION_FINISHED"), 120, "the task's end")
         self.daemon.stop()
         self.assertEqual(len(self.logs(task, "NOTIFIED")), 1)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* diagram SERVICE INSTANCE RUNS: A calls B, which calls C (40 ms) and D (60 ms), each run a segment
- * on /diagram. */
+/* diagram SERVICE INSTANCE RUNS [SW8]: A calls B, which calls C (40 ms) and D (60 ms), each run a
+ * segment on /diagram. With SW8: that is the caller, each second one fails, and has a tag. */
 #include "program.h"
 
 static double took[4];
@@ -48,10 +48,14 @@ int main(int argc, char **argv)
                 double start = now_wall_ms();
 
                 start_span(c, &span, "/diagram");
+                if (argc > 4) {
+                        swprof_span_parent(c, &span, argv[4]);
+                        swprof_span_tag(c, &span, "run", i % 2 ? "odd" : "even");
+                }
                 A();
                 printf("{\"segment\": \"%s\", \"start\": %.3f, ", swprof_span_segment_id(&span),
                         start);
-                swprof_span_stop(c, &span, 0);
+                swprof_span_stop(c, &span, argc > 4 && i % 2);
                 printf("\"stop\": %.3f, \"A\": %.3f, \"B\": %.3f, \"C\": %.3f, \"D\": %.3f}\n",
                         now_wall_ms(), took[0], took[1], took[2], took[3]);
                 fflush(stdout);

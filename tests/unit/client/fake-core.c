@@ -116,6 +116,19 @@ int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid
         return fake_result;
 }
 
+int core_span_parent(Core *c, uint64_t client, const char *segment_id, const char *sw8)
+{
+        record("parent %s '%s'\n", segment_id, sw8);
+        return fake_result;
+}
+
+int core_span_tag(
+        Core *c, uint64_t client, const char *segment_id, const char *key, const char *value)
+{
+        record("tag %s '%s' '%s'\n", segment_id, key, value);
+        return fake_result;
+}
+
 void core_client_gone(Core *c, uint64_t client, Now now)
 {
         record("gone\n");

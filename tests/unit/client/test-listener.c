@@ -80,6 +80,8 @@ Test(listener, all_events)
         Swprof__SpanContinue continued = SWPROF__SPAN_CONTINUE__INIT;
         Swprof__SpanRename rename = SWPROF__SPAN_RENAME__INIT;
         Swprof__SpanSwitch switched = SWPROF__SPAN_SWITCH__INIT;
+        Swprof__SpanParent parent = SWPROF__SPAN_PARENT__INIT;
+        Swprof__SpanTag tag = SWPROF__SPAN_TAG__INIT;
         Swprof__ClientPacket m = SWPROF__CLIENT_PACKET__INIT;
 
         config.profile_max_depth = 2;
@@ -111,10 +113,21 @@ Test(listener, all_events)
         /* A thread that is not there: the segment is on none, rather than on the one before. */
         switched.tid = 1;
         client_send(fd, &m);
+        parent.segment = (char *)"s";
+        parent.sw8 = (char *)"1-a";
+        m.event_case = SWPROF__CLIENT_PACKET__EVENT_PARENT;
+        m.parent = &parent;
+        client_send(fd, &m);
+        tag.segment = (char *)"s";
+        tag.key = (char *)"k";
+        m.event_case = SWPROF__CLIENT_PACKET__EVENT_TAG;
+        m.tag = &tag;
+        client_send(fd, &m);
         settle();
         cr_assert_str_eq(fake_take(), "continue p c '' ''\nrename s '/new'\nswitch s "
                                       "thread\nswitch s none\nswitch s none a:1 b:2\n"
-                                      "switch s none a:1 b:2\nswitch s none\n");
+                                      "switch s none a:1 b:2\nswitch s none\n"
+                                      "parent s '1-a'\ntag s 'k' ''\n");
         cr_assert_eq(counter_get(COUNTER_STACKS_CUT), 1);
         cr_assert_eq(counter_get(COUNTER_EVENTS_BAD_THREAD), 1);
         cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 7);

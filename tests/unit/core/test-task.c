@@ -334,6 +334,21 @@ Test(task, spans)
         cr_assert_eq(instance->n_segments, 1);
 }
 
+Test(task, trace_details)
+{
+        cr_assert_eq(add_at("id", "/a", 0, 1), 0);
+        cr_assert_eq(start(1, "a", "/a"), 0);
+        cr_assert_eq(core_span_parent(core, 1, "a", "x"), 0);
+        cr_assert_eq(core_span_parent(core, 1, "a", "y"), 0);
+        cr_assert_eq(core_span_parent(core, 2, "a", "z"), CORE_E_UNKNOWN);
+        for (int i = 0; i < 16; i++)
+                cr_assert_eq(core_span_tag(core, 1, "a", "key", "value"), 0);
+        cr_assert_eq(core_span_tag(core, 1, "a", "key", "value"), CORE_E_LIMIT);
+        cr_assert_eq(counter_get(COUNTER_EVENTS_OVER_TAGS), 1);
+        cr_assert_eq(core_span_tag(core, 2, "a", "key", "value"), CORE_E_UNKNOWN);
+        core_client_gone(core, 1, now);
+}
+
 /* Times that make no sense do no harm. */
 Test(task, span_times)
 {

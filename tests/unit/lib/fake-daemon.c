@@ -175,6 +175,11 @@ static int describe(char *text, size_t size, const Swprof__ClientPacket *m)
                         m->continued->segment, m->continued->operation);
         case SWPROF__CLIENT_PACKET__EVENT_SWITCHED:
                 return snprintf(text, size, "switch %s\n", m->switched->segment);
+        case SWPROF__CLIENT_PACKET__EVENT_PARENT:
+                return snprintf(text, size, "parent %s %s\n", m->parent->segment, m->parent->sw8);
+        case SWPROF__CLIENT_PACKET__EVENT_TAG:
+                return snprintf(text, size, "tag %s %s '%s'\n", m->tag->segment, m->tag->key,
+                        m->tag->value);
         default:
                 return snprintf(text, size, "?\n");
         }

@@ -383,6 +383,38 @@ Test(client, continue_and_switch)
         cr_assert_eq(daemon_.last->switched->at_mono_ns, fake_now_ns);
 }
 
+Test(client, trace_details)
+{
+        char sw8[SWPROF_SW8_MAX + 2];
+        struct swprof_span span;
+
+        memset(sw8, 'x', sizeof(sw8));
+        sw8[SWPROF_SW8_MAX + 1] = '\0';
+        OPEN_WATCHING("/a");
+        cr_assert_eq(start(&span, "s", "/b"), 0);
+        cr_assert_eq(swprof_span_parent(client, &span, "1-a"), 0, "nobody was told of it");
+        cr_assert_eq(start(&span, "s", "/a"), 1);
+        fake_take(&daemon_);
+        cr_assert_eq(swprof_span_parent(client, &span, "1-a"), 1);
+        cr_assert_eq(swprof_span_tag(client, &span, "k", "v w"), 1);
+        cr_assert_eq(swprof_span_tag(client, &span, "k", ""), 1);
+        cr_assert_str_eq(fake_take(&daemon_), "parent s 1-a\ntag s k 'v w'\ntag s k ''\n");
+        cr_assert_eq(swprof_span_parent(client, &span, sw8), -EINVAL);
+        sw8[SWPROF_SW8_MAX] = '\0';
+        cr_assert_eq(swprof_span_parent(client, &span, sw8), 1);
+        fake_take(&daemon_);
+        cr_assert_str_eq(daemon_.last->parent->sw8, sw8);
+        cr_assert_eq(swprof_span_parent(client, &span, ""), -EINVAL);
+        cr_assert_eq(swprof_span_parent(client, NULL, "1-a"), -EINVAL);
+        cr_assert_eq(swprof_span_tag(client, &span, "", "v"), -EINVAL);
+        cr_assert_eq(swprof_span_tag(client, &span, "k", NULL), -EINVAL);
+        cr_assert_eq(swprof_span_tag(client, &span, "k\n", "v"), -EINVAL);
+        cr_assert_eq(swprof_span_stop(client, &span, 0), 1);
+        cr_assert_eq(swprof_span_tag(client, &span, "k", "v"), 0);
+        cr_assert_eq(swprof_span_tag(NULL, &span, "k", "v"), 0);
+        cr_assert_str_eq(fake_take(&daemon_), "stop s\n");
+}
+
 Test(client, list_changes_while_it_runs)
 {
         struct swprof_span span;

@@ -4,6 +4,7 @@
 
 #include "core/counter.h"
 #include "oap/codec.h"
+#include "oap/sw8.h"
 #include "skywalking.pb-c.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
@@ -157,6 +158,66 @@ Test(codec, continued_segment)
         m = segment_round(&report);
         cr_expect_str_eq(m->traceid, "seg");
         skywalking__v3__segment_object__free_unpacked(m, NULL);
+}
+
+#define CALLER "1-dHJhY2UuMQ==-c2VnLjE=-3-Y2FsbGVy-Y2FsbGVyLTFAaG9zdA==-L2NhbGw=-MTAuMC4wLjE6ODA="
+
+Test(codec, segment_of_a_call)
+{
+        SpanTag tags[] = {{(char *)"http.method", (char *)"GET"}, {(char *)"x", (char *)""}};
+        SegmentReport report = {.service = "svc",
+                .instance = "inst",
+                .trace_id = "own",
+                .segment_id = "seg",
+                .operation = "/slow",
+                .sw8 = CALLER,
+                .tags = tags,
+                .n_tags = 2};
+        Skywalking__V3__SegmentObject *m = segment_round(&report);
+        Skywalking__V3__SpanObject *span = m->spans[0];
+
+        cr_expect_str_eq(m->traceid, "trace.1", "the caller's trace");
+        cr_expect_eq(span->spantype, SKYWALKING__V3__SPAN_TYPE__Entry);
+        cr_assert_eq(span->n_refs, 1);
+        cr_expect_eq(span->refs[0]->reftype, SKYWALKING__V3__REF_TYPE__CrossProcess);
+        cr_expect_str_eq(span->refs[0]->traceid, "trace.1");
+        cr_expect_str_eq(span->refs[0]->parenttracesegmentid, "seg.1");
+        cr_expect_eq(span->refs[0]->parentspanid, 3);
+        cr_expect_str_eq(span->refs[0]->parentservice, "caller");
+        cr_expect_str_eq(span->refs[0]->parentserviceinstance, "caller-1@host");
+        cr_expect_str_eq(span->refs[0]->parentendpoint, "/call");
+        cr_expect_str_eq(span->refs[0]->networkaddressusedatpeer, "10.0.0.1:80");
+        cr_assert_eq(span->n_tags, 2);
+        cr_expect_str_eq(span->tags[0]->key, "http.method");
+        cr_expect_str_eq(span->tags[0]->value, "GET");
+        cr_expect_str_eq(span->tags[1]->value, "");
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+
+        /* Without its parent it is worth as much. */
+        report.sw8 = "no header";
+        m = segment_round(&report);
+        cr_expect_str_eq(m->traceid, "own");
+        cr_expect_eq(m->spans[0]->n_refs, 0);
+        cr_expect_eq(counter_get(COUNTER_TRACE_PARENTS_BAD), 1);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+}
+
+Test(sw8, what_is_none)
+{
+        static const char *const bad[] = {"", "1", CALLER "-", "2" CALLER,
+                "1--c2VnLjE=-3-Y2FsbGVy-YQ==-YQ==-YQ==", "1-YQ==--3-YQ==-YQ==-YQ==-YQ==",
+                "1-YQ==-YQ==--YQ==-YQ==-YQ==-YQ==", "1-YQ==-YQ==-x-YQ==-YQ==-YQ==-YQ==",
+                "1-YQ==-YQ==-99999999999-YQ==-YQ==-YQ==-YQ==", "1-YQ==-YQ==-1-Y!==-YQ==-YQ==-YQ==",
+                "1-YQ==-YQ==-1-Y-YQ==-YQ==-YQ==", "1-AA==-YQ==-1-YQ==-YQ==-YQ==-YQ=="};
+        Sw8 sw8;
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+                cr_expect_eq(sw8_parse(&sw8, bad[i]), SW8_E_INVALID, "%s", bad[i]);
+        cr_assert_eq(sw8_parse(&sw8, "0-YWI-YWJj-0----"), 0, "texts may be empty, and lack '='");
+        cr_expect_str_eq(sw8.trace_id, "ab");
+        cr_expect_str_eq(sw8.segment_id, "abc");
+        cr_expect_str_eq(sw8.address, "");
+        free(sw8.texts);
 }
 
 Test(codec, heartbeats)
