@@ -13,6 +13,8 @@
 #include "ctl/check.h"
 #include "ctl/ctl.h"
 #include "ctl/json.h"
+#include "ctl/output.h"
+#include "ctl/report.h"
 #include "ctl/show.h"
 #include "ctl/text.h"
 #include "util/cleanup.h"
@@ -37,6 +39,7 @@ typedef struct Options {
         const char *socket;
         unsigned timeout_s;
         bool json;
+        ReportOptions report;
 } Options;
 
 typedef struct Verb {
@@ -46,28 +49,8 @@ typedef struct Verb {
         /* Of a view of the status: its text, and the field that its JSON shows (NULL: all). */
         void (*show)(const Status *s, FILE *f, bool colour);
         const char *field;
+        bool argument; /* it may have one: a task or a segment */
 } Verb;
-
-/* ---- output ---- */
-
-static bool want_colour(void)
-{
-        const char *no = getenv("NO_COLOR");
-
-        return isatty(STDOUT_FILENO) && !(no && *no);
-}
-
-/* Writes the text and frees it. Return: an exit status. */
-static int output_take(char *text)
-{
-        bool good = fputs(text, stdout) >= 0 && fflush(stdout) == 0;
-
-        free(text);
-        if (good)
-                return CTL_EXIT_OK;
-        fprintf(stderr, "swprofctl: cannot write: %s\n", strerror(errno));
-        return CTL_EXIT_FAILED;
-}
 
 /* ---- asking the daemon ---- */
 
@@ -161,7 +144,7 @@ static char *view_text(const Status *s, const Verb *verb)
         size_t size;
         FILE *f = check_memory(open_memstream(&text, &size));
 
-        verb->show(s, f, want_colour());
+        verb->show(s, f, output_wants_colour());
         fclose(f);
         return check_memory(text);
 }
@@ -271,6 +254,21 @@ static int run_check(const Options *o, const Verb *verb)
         return r ?: works ? CTL_EXIT_OK : CTL_EXIT_FAILED;
 }
 
+static int run_segments(const Options *o, const Verb *verb)
+{
+        return report_segments(&o->report, o->json);
+}
+
+static int run_report(const Options *o, const Verb *verb)
+{
+        return report_tree(&o->report, o->json);
+}
+
+static int run_export(const Options *o, const Verb *verb)
+{
+        return report_export(&o->report);
+}
+
 static int run_help(const Options *o, const Verb *verb);
 
 static const Verb verbs[] = {
@@ -280,6 +278,9 @@ static const Verb verbs[] = {
                 "instances"},
         {"tasks", "profile tasks", run_view, show_tasks, "tasks"},
         {"slots", "segments that are watched or sampled now", run_view, show_slots, "slots"},
+        {"segments", "segments that were profiled", run_segments, NULL, NULL, true},
+        {"report", "the call tree of a task or a segment", run_report, NULL, NULL, true},
+        {"export", "the same as a page or for other programs", run_export, NULL, NULL, true},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
@@ -294,7 +295,7 @@ static int run_help(const Options *o, const Verb *verb)
         size_t size;
         FILE *f = check_memory(open_memstream(&text, &size));
 
-        fputs("Usage: swprofctl [OPTION]... [VERB]\n"
+        fputs("Usage: swprofctl [OPTION]... [VERB [TASK|SEGMENT]]\n"
               "Ask swprofd, the profiler of SkyWalking's trace profiling, what it does.\n\n"
               "Verbs:\n",
                 f);
@@ -306,6 +307,11 @@ static int run_help(const Options *o, const Verb *verb)
                 "                      %s)\n"
                 "  -j, --json          answer in JSON, which scripts can rely on\n"
                 "  -t, --timeout=S     wait that many seconds at most (%d)\n"
+                "  -i, --input=FILE    of segments, report, export: read this file\n"
+                "      --min=PERCENT   of report: hide frames with less (0.5; 0 in JSON)\n"
+                "      --depth=N       of report: hide deeper frames\n"
+                "  -f, --format=NAME   of export: html, folded, speedscope or pprof\n"
+                "  -o, --output=FILE   of export: write there\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -336,6 +342,28 @@ static bool timeout_parse(const char *s, unsigned *ret)
         return true;
 }
 
+static bool percent_parse(const char *s, double *ret)
+{
+        char *end;
+        double v = strtod(s, &end);
+
+        if (*s < '0' || *s > '9' || *end || !(v >= 0 && v <= 100))
+                return false;
+        *ret = v;
+        return true;
+}
+
+static bool depth_parse(const char *s, unsigned *ret)
+{
+        char *end;
+        unsigned long v = strtoul(s, &end, 10);
+
+        if (*s < '0' || *s > '9' || *end || v == 0 || v > 1000000)
+                return false;
+        *ret = (unsigned)v;
+        return true;
+}
+
 static int fail_usage(const char *what, const char *which)
 {
         fprintf(stderr, "swprofctl: %s '%s'; try: swprofctl --help\n", what, which);
@@ -344,11 +372,16 @@ static int fail_usage(const char *what, const char *which)
 
 int ctl_main(int argc, char **argv)
 {
-        enum { OPTION_VERSION = 256 };
+        enum { OPTION_VERSION = 256, OPTION_MIN, OPTION_DEPTH };
         static const struct option options[] = {
                 {"socket", required_argument, NULL, 's'},
                 {"json", no_argument, NULL, 'j'},
                 {"timeout", required_argument, NULL, 't'},
+                {"input", required_argument, NULL, 'i'},
+                {"min", required_argument, NULL, OPTION_MIN},
+                {"depth", required_argument, NULL, OPTION_DEPTH},
+                {"format", required_argument, NULL, 'f'},
+                {"output", required_argument, NULL, 'o'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, OPTION_VERSION},
                 {0},
@@ -357,11 +390,12 @@ int ctl_main(int argc, char **argv)
         Options o = {
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
+                .report.min_percent = -1,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:h", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -372,6 +406,24 @@ int ctl_main(int argc, char **argv)
                 case 't':
                         if (!timeout_parse(optarg, &o.timeout_s))
                                 return fail_usage("the timeout is 1 to 3600 seconds, not", optarg);
+                        break;
+                case 'i':
+                        o.report.input = optarg;
+                        break;
+                case 'f':
+                        o.report.format = optarg;
+                        break;
+                case 'o':
+                        o.report.output = optarg;
+                        break;
+                case OPTION_MIN:
+                        if (!percent_parse(optarg, &o.report.min_percent))
+                                return fail_usage(
+                                        "the least share is 0 to 100 percent, not", optarg);
+                        break;
+                case OPTION_DEPTH:
+                        if (!depth_parse(optarg, &o.report.depth))
+                                return fail_usage("the depth is a number of frames, not", optarg);
                         break;
                 case 'h':
                         verb = verb_find("help");
@@ -388,8 +440,12 @@ int ctl_main(int argc, char **argv)
                 verb = verb_find(optind < argc ? argv[optind] : "status");
                 if (!verb)
                         return fail_usage("there is no verb", argv[optind]);
+                if (optind < argc && verb->argument)
+                        o.report.selection = argv[++optind];
                 if (optind + 1 < argc)
-                        return fail_usage("one verb only, not also", argv[optind + 1]);
+                        return fail_usage(verb->argument ? "one task or segment only, not also"
+                                                         : "one verb only, not also",
+                                argv[optind + 1]);
         }
         return verb->run(&o, verb);
 }

@@ -5,18 +5,21 @@ _swprofctl() {
 
         COMPREPLY=()
         case $prev in
-        -s|--socket)
+        -s|--socket|-i|--input|-o|--output)
                 compopt -o filenames
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
                 return ;;
-        -t|--timeout)
+        -f|--format)
+                mapfile -t COMPREPLY < <(compgen -W 'html folded speedscope pprof' -- "$cur")
+                return ;;
+        -t|--timeout|--min|--depth)
                 return ;;
         esac
         if [[ $cur == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W '--socket= --json --timeout= --help --version' -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W '--socket= --json --timeout= --input= --min= --depth= --format= --output= --help --version' -- "$cur")
                 [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
         else
-                mapfile -t COMPREPLY < <(compgen -W 'status stats instances tasks slots check version reload help' -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W 'status stats instances tasks slots segments report export check version reload help' -- "$cur")
         fi
 }
 complete -F _swprofctl swprofctl

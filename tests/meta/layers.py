@@ -16,7 +16,8 @@ LAYERS = {
     "core": ["util"],
     **{folder: ["util", "core"] for folder in MIDDLE},
     "manager": ["util", "core", *MIDDLE],
-    "ctl": ["util"],
+    "report": ["util"],
+    "ctl": ["util", "report"],
 }
 # The mains, and single headers that may be included from the side.
 MAINS = {"daemon/swprofd.c": ["util", "core", "manager"], "daemon/swprofctl.c": ["util", "ctl"]}
@@ -30,6 +31,8 @@ OWNERS = [
     ("*/*.pb-c.h", ["daemon/oap/codec.c"]),
     ("span.pb-c.h", ["daemon/client/*"]),
     ("control.pb-c.h", ["daemon/control/*", "daemon/ctl/*", "daemon/manager/*"]),
+    ("profile.pb-c.h", ["daemon/report/profile.h"]),
+    ("pprof.pb-c.h", ["daemon/report/export-pprof.c"]),
     ("protobuf-c/*", ["daemon/client/*", "daemon/control/*", "daemon/ctl/*", "daemon/oap/codec.c"]),
     ("google/protobuf-c/*", []),
     ("bpf/bpf_*.h", ["bpf/*"]),
@@ -44,6 +47,7 @@ OWNERS = [
     ("gelf.h", ["daemon/unwind/*", "daemon/symbol/*", "daemon/runtime/cpython-binary.c"]),
     ("elfutils/*", ["daemon/unwind/cfi-elf.h", "daemon/symbol/*"]),
     ("dwarf.h", ["daemon/unwind/cfi-*.c", "daemon/symbol/*"]),
+    ("zlib.h", ["daemon/report/export-pprof.c"]),
     ("lzma.h", ["daemon/symbol/*"]),
     ("*demangle.h", ["daemon/symbol/demangle.c"]),
     ("yaml.h", ["daemon/core/config*.c"]),

@@ -13,11 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAX_LINES = {"tests": 1000}     # cases in a row read well; else 600
 C_FOLDERS = ("bpf", "daemon", "lib", "packaging", "tests")
 LICENSES = {"bpf": "GPL-2.0-only OR BSD-2-Clause"}     # else Apache-2.0
-TEXT = {".build", ".bash", ".c", ".cc", ".h", ".in", ".md", ".proto", ".py", ".sh", ".sym", ".sysusers",
+TEXT = {".build", ".bash", ".c", ".cc", ".css", ".h", ".html", ".in", ".js", ".md", ".proto", ".py", ".sh", ".sym", ".sysusers",
         ".txt", ".yaml", ".1", ".3", ".5", ".7", ".8", ""}
 NO_HEAD = {"LICENSE", "README.md", ".gitignore", ".clang-format"}
 # The hosts that a text may name: of the projects that it speaks of.
-HOSTS = {"www.apache.org", "skywalking.apache.org", "github.com", "json.schemastore.org", "www.kernel.org"}
+HOSTS = {"www.apache.org", "skywalking.apache.org", "github.com", "json.schemastore.org", "www.kernel.org",
+         "www.speedscope.app"}
 MACHINE = re.compile(r"(?<![\w.}])/(?:work|root|home|Users|mnt|opt)/[\w.]")
 REGISTRY = re.compile(r"\b(?:mirror|registry|proxy|artifactory|nexus)\.[\w-]+\.\w+|\.inter" r"nal\b")
 URL = re.compile(r"https?://([\w.-]+)")
