@@ -164,7 +164,7 @@ int main(int argc, char **argv)
         n = (unsigned)atoi(argv[2]);
         if (config_init_default(&config, &(char *){NULL}) != 0 ||
                 capture_new(&c, &config, &info) != 0 || module_cache_new(&modules) != 0 ||
-                module_cache_load(modules, pid, -1, &map) != 0)
+                module_cache_load(modules, pid, true, -1, &map) != 0)
                 return EXIT_FAILURE;
         for (size_t i = 0; i < map->n && !python; i++) {
                 const Mapping *m = &map->mappings[i];

@@ -75,6 +75,10 @@ typedef struct Call {
         void *userdata;
 } Call;
 
+struct RpcChannel {
+        int unused;
+};
+
 struct RpcClient {
         int nothing;
 };
@@ -293,7 +297,35 @@ const char *rpc_status_name(int status)
         return "status";
 }
 
-int rpc_client_new(RpcClient **ret, const char *server)
+int rpc_channel_new(RpcChannel **ret, const RpcTarget *target)
+{
+        static RpcChannel channel;
+
+        *ret = &channel;
+        return 0;
+}
+
+RpcChannel *rpc_channel_unref(RpcChannel *channel)
+{
+        return NULL;
+}
+
+bool rpc_channel_ready(RpcChannel *channel)
+{
+        return true;
+}
+
+uint64_t rpc_quiet_since_mono_ns(const RpcClient *client, const RpcChannel *channel)
+{
+        return UINT64_MAX;
+}
+
+/* There is but one server. */
+void rpc_cancel(RpcClient *client, const RpcChannel *channel)
+{
+}
+
+int rpc_client_new(RpcClient **ret)
 {
         static RpcClient client;
 
@@ -326,8 +358,8 @@ int rpc_client_fd(const RpcClient *c)
         return -1;
 }
 
-int rpc_call(RpcClient *client, const char *method, const RpcBytes *messages, size_t n_messages,
-        uint32_t deadline_ms, RpcDone done, void *userdata)
+int rpc_call(RpcClient *client, RpcChannel *channel, const char *method, const RpcBytes *messages,
+        size_t n_messages, uint32_t deadline_ms, RpcDone done, void *userdata)
 {
         uint64_t latency_ms = random_n(50) == 0 ? random_n(3000) : 1 + random_n(60);
         Call *c = &w.calls[w.n_calls++];
@@ -688,9 +720,10 @@ static void sampler_step(void)
         for (unsigned i = 0; i < w.n_targets; i++)
                 if (w.targets[i].due_ns <= w.now_ns) {
                         w.targets[i].due_ns += w.targets[i].period_ns;
-                        core_sample(w.core, w.targets[i].id,
-                                &(Sample){.mono_ns = w.now_ns,
+                        core_samples(w.core, w.targets[i].id,
+                                &(SampleRun){.mono_ns = w.now_ns,
                                         .wall_ns = (uint64_t)now.wall_ms * NS_PER_MS,
+                                        .n = 1,
                                         .stack = w.stacks[random_n(4)]},
                                 (ThreadTimes){0}, now);
                 }
