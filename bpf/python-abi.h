@@ -32,8 +32,8 @@ struct swp_python_layout {
 
 /* One frame. Innermost first. */
 struct swp_python_frame {
-        __u64 code;     /* address of the code object; 0: not a function's, see shim_owner */
-        __u64 instr;    /* as the frame has it: a pointer, or an index; not a function's: its address,
+        __u64 code;  /* address of the code object; 0: not a function's, see shim_owner */
+        __u64 instr; /* as the frame has it: a pointer, or an index; not a function's: its address,
                            on the stack */
         __u64 identity; /* swp_python_identity() of the code object when it was read */
         __u32 owner;

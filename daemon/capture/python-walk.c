@@ -115,8 +115,7 @@ static uint32_t walk_state(Walk *k, uint64_t tstate)
         return SWP_PYTHON_OK;
 }
 
-void python_walk(
-        ProcThread *t, uint64_t fsbase, struct swp_python *p, struct swp_python_walk *w)
+void python_walk(ProcThread *t, uint64_t fsbase, struct swp_python *p, struct swp_python_walk *w)
 {
         Walk k = {.thread = t, .fsbase = fsbase, .p = p, .w = w};
 
