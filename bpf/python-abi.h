@@ -70,14 +70,17 @@ struct swp_python_walk {
         __u8 block[SWP_PYTHON_BLOCK];
 };
 
+#define SWP_PYTHON_TYPE 8 /* where any object has the address of its type */
+
 /* Two code objects that were ever at the same address differ in this: `name_hash` is CPython's own
  * hash of the name. */
 static inline __u64 swp_python_identity(
-        __u32 firstlineno, __u64 filename, __u64 name, __u64 linetable, __u64 name_hash)
+        __u64 type, __u32 firstlineno, __u64 filename, __u64 name, __u64 linetable, __u64 name_hash)
 {
         const __u64 k = 0x9e3779b97f4a7c15ULL;
         __u64 h = (firstlineno + 1) * k;
 
+        h = (h ^ (h >> 29) ^ type) * k;
         h = (h ^ (h >> 29) ^ filename) * k;
         h = (h ^ (h >> 29) ^ name) * k;
         h = (h ^ (h >> 29) ^ linetable) * k;
