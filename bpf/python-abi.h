@@ -32,8 +32,8 @@ struct swp_python_layout {
 
 /* One frame. Innermost first. */
 struct swp_python_frame {
-        __u64 code;     /* address of the code object; 0: not a function's, see shim_owner */
-        __u64 instr;    /* as the frame has it: a pointer, or an index; not a function's: its address,
+        __u64 code;  /* address of the code object; 0: not a function's, see shim_owner */
+        __u64 instr; /* as the frame has it: a pointer, or an index; not a function's: its address,
                            on the stack */
         __u64 identity; /* swp_python_identity() of the code object when it was read */
         __u32 owner;
@@ -70,14 +70,17 @@ struct swp_python_walk {
         __u8 block[SWP_PYTHON_BLOCK];
 };
 
+#define SWP_PYTHON_TYPE 8 /* where any object has the address of its type */
+
 /* Two code objects that were ever at the same address differ in this: `name_hash` is CPython's own
  * hash of the name. */
 static inline __u64 swp_python_identity(
-        __u32 firstlineno, __u64 filename, __u64 name, __u64 linetable, __u64 name_hash)
+        __u64 type, __u32 firstlineno, __u64 filename, __u64 name, __u64 linetable, __u64 name_hash)
 {
         const __u64 k = 0x9e3779b97f4a7c15ULL;
         __u64 h = (firstlineno + 1) * k;
 
+        h = (h ^ (h >> 29) ^ type) * k;
         h = (h ^ (h >> 29) ^ filename) * k;
         h = (h ^ (h >> 29) ^ name) * k;
         h = (h ^ (h >> 29) ^ linetable) * k;

@@ -133,7 +133,7 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         struct swp_python *p = c->p;
         const struct swp_python_layout *l = &p->layout;
         struct swp_python_frame *f;
-        __u64 name, filename, linetable, hash, at = w->at;
+        __u64 type, name, filename, linetable, hash, at = w->at;
         __u64 n = p->n_frames;
         __u32 line;
 
@@ -164,6 +164,7 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         }
         if (!python_read_block(w, t, PYTHON_CODE, l->code_bytes, f->code))
                 return 1;
+        type = python_block_u64(w, SWP_PYTHON_TYPE);
         line = python_block_u32(w, l->code_firstlineno);
         filename = python_block_u64(w, l->code_filename);
         name = python_block_u64(w, l->code_name);
@@ -171,7 +172,7 @@ static __always_inline long python_frame_step(struct python_ctx *c, struct task_
         if (!python_read_block(w, t, PYTHON_NAME, 8, name + l->text_hash))
                 return 1;
         hash = python_block_u64(w, 0);
-        f->identity = swp_python_identity(line, filename, name, linetable, hash);
+        f->identity = swp_python_identity(type, line, filename, name, linetable, hash);
         p->status = SWP_PYTHON_OK;
         return 0;
 }

@@ -64,7 +64,7 @@ static bool find_states(Walk *k)
 static bool read_frame(Walk *k, uint64_t *at, struct swp_python_frame *f)
 {
         const struct swp_python_layout *l = &k->p->layout;
-        uint64_t filename, name, lines, hash;
+        uint64_t type, filename, name, lines, hash;
         uint64_t address = *at;
         uint32_t first_line;
 
@@ -84,13 +84,14 @@ static bool read_frame(Walk *k, uint64_t *at, struct swp_python_frame *f)
         }
         if (!read_object(k, f->code, l->code_bytes))
                 return false;
+        type = word_at(k, SWP_PYTHON_TYPE);
         first_line = (uint32_t)word_at(k, l->code_firstlineno);
         filename = word_at(k, l->code_filename);
         name = word_at(k, l->code_name);
         lines = word_at(k, l->code_linetable);
         if (!read_at(k, name + l->text_hash, &hash, sizeof(hash)))
                 return false;
-        f->identity = swp_python_identity(first_line, filename, name, lines, hash);
+        f->identity = swp_python_identity(type, first_line, filename, name, lines, hash);
         return true;
 }
 
@@ -115,8 +116,7 @@ static uint32_t walk_state(Walk *k, uint64_t tstate)
         return SWP_PYTHON_OK;
 }
 
-void python_walk(
-        ProcThread *t, uint64_t fsbase, struct swp_python *p, struct swp_python_walk *w)
+void python_walk(ProcThread *t, uint64_t fsbase, struct swp_python *p, struct swp_python_walk *w)
 {
         Walk k = {.thread = t, .fsbase = fsbase, .p = p, .w = w};
 

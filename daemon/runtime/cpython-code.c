@@ -169,6 +169,7 @@ static bool read_memory(const CpythonCode *code, uint64_t address, void *ret, si
 
 /* What a frame's code object was known by. */
 typedef struct Head {
+        uint64_t refs, type;
         uint32_t first_line;
         uint64_t filename, name, lines, name_hash;
 } Head;
@@ -181,6 +182,8 @@ static bool read_head(const CpythonCode *code, Head *ret)
         if (l->code_bytes > sizeof(block) ||
                 !read_memory(code, code->address, block, l->code_bytes))
                 return false;
+        memcpy(&ret->refs, block, sizeof(ret->refs));
+        memcpy(&ret->type, block + SWP_PYTHON_TYPE, sizeof(ret->type));
         memcpy(&ret->first_line, block + l->code_firstlineno, sizeof(ret->first_line));
         memcpy(&ret->filename, block + l->code_filename, sizeof(ret->filename));
         memcpy(&ret->name, block + l->code_name, sizeof(ret->name));
@@ -188,10 +191,16 @@ static bool read_head(const CpythonCode *code, Head *ret)
         return read_memory(code, ret->name + l->text_hash, &ret->name_hash, sizeof(ret->name_hash));
 }
 
+/*
+ * Whether it is still the one that was met, and lives: then it also kept what it refers to. One that
+ * is being freed has no references; in one that was, their number is the address of the next free
+ * block, or nothing, while the rest of it may last for long. (The upper 16 bits are flags since 3.14.)
+ */
 static bool is_same(const CpythonCode *code, const Head *h)
 {
-        return swp_python_identity(h->first_line, h->filename, h->name, h->lines, h->name_hash) ==
-               code->identity;
+        return (uint32_t)h->refs != 0 && (h->refs >> 32 & 0xffff) == 0 &&
+               swp_python_identity(h->type, h->first_line, h->filename, h->name, h->lines,
+                       h->name_hash) == code->identity;
 }
 
 static char *read_text(const CpythonCode *code, uint64_t address)

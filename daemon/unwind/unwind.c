@@ -103,7 +103,9 @@ static Stop add_frame(Walk *w, const CfiRule **ret_rule)
         if (w->result.n_frames == w->n_max)
                 return stop(w, UNWIND_TOO_DEEP);
         if (at - w->start < w->size) {
-                *f = (Frame){.pc = pc, .module = w->module, .vaddr = at + w->bias,
+                *f = (Frame){.pc = pc,
+                        .module = w->module,
+                        .vaddr = at + w->bias,
                         .sp = w->regs.r[X86_RSP]};
                 w->result.n_frames++;
                 *ret_rule = cfi_table_find(module_cfi(w->module), f->vaddr);
@@ -114,8 +116,7 @@ static Stop add_frame(Walk *w, const CfiRule **ret_rule)
                 return stop(w, UNWIND_NO_MAPPING);
 
         w->result.n_frames++;
-        *f = (Frame){
-                .pc = pc, .module = m->module, .vaddr = pc, .sp = w->regs.r[X86_RSP]};
+        *f = (Frame){.pc = pc, .module = m->module, .vaddr = pc, .sp = w->regs.r[X86_RSP]};
         if (m->module) {
                 remember(w, m, at);
                 f->vaddr = module_vaddr(m->module, at - m->start + m->offset);

@@ -322,6 +322,8 @@ static struct swp_python_frame own_code(const CpythonLayout *l)
         set_text(&filename, "/a/file.py", -1);
         lines.n = 4;
         memcpy(lines.bytes, (uint8_t[]){0, 1, 2, 1}, 4);
+        put(0, 2, 8);
+        put(SWP_PYTHON_TYPE, 1234, 8);
         put(l->walk.code_firstlineno, 10, 4);
         put(l->walk.code_name, (uintptr_t)&name, 8);
         put(l->walk.code_filename, (uintptr_t)&filename, 8);
@@ -329,7 +331,7 @@ static struct swp_python_frame own_code(const CpythonLayout *l)
         return (struct swp_python_frame){.code = (uintptr_t)code,
                 .instr = 2,
                 .identity = swp_python_identity(
-                        10, (uintptr_t)&filename, (uintptr_t)&name, (uintptr_t)&lines, 77)};
+                        1234, 10, (uintptr_t)&filename, (uintptr_t)&name, (uintptr_t)&lines, 77)};
 }
 
 Test(code, names_are_read_once)
@@ -376,20 +378,27 @@ Test(code, another_one_by_then)
         bool added;
 
         cr_assert_eq(cpython_layout_known(&l, 9), 0);
-        codes = cpython_codes_new(getpid(), &l);
-        for (unsigned what = 0; what < 4; what++) {
+        for (unsigned what = 0; what < 8; what++) {
+                cpython_codes_unref(codes);
+                codes = cpython_codes_new(getpid(), &l);
                 f = own_code(&l);
-                f.identity ^= what; /* so that each is another one */
                 if (what == 1)
                         name.hash = 78;
                 else if (what == 2)
                         put(l.walk.code_firstlineno, 11, 4);
                 else if (what == 3)
                         put(l.walk.code_name, 1, 8);
+                else if (what == 4)
+                        put(0, 0, 8); /* freed, the last block */
+                else if (what == 5)
+                        put(0, 0x7f1234567890, 8); /* freed */
+                else if (what == 6)
+                        put(SWP_PYTHON_TYPE, 1235, 8);
                 c = cpython_codes_get(codes, &f, &added);
                 cr_assert(added);
                 cpython_code_read(c);
-                cr_assert_eq(c->state, what == 0 ? CPYTHON_CODE_NAMED : CPYTHON_CODE_LOST);
+                cr_assert_eq(
+                        c->state, what == 0 || what == 7 ? CPYTHON_CODE_NAMED : CPYTHON_CODE_LOST);
         }
 }
 
