@@ -5,6 +5,7 @@ PROTOCOL = 1
 NAME_MAX = 255          # bytes of names and segment ids
 OPERATION_MAX = 1023    # bytes of an operation
 PACKET_MAX = 4096       # bytes of a packet to the daemon
+FRAMES_MAX = 256        # of a stack
 RECEIVE_MAX = 65536     # bytes of one from it
 
 # Field numbers of ClientPacket.
@@ -94,12 +95,12 @@ def continued(parent, segment, tid, start_mono_ns, operation):
 
 
 def switch(segment, tid, at_mono_ns, stack):
-    """A stack that is too deep for a packet loses what is in its middle: its root tells trees apart, its end is where
-    the span waits."""
+    """`stack` may be empty or None. One that is too deep for a packet loses what is in its middle: its root tells trees
+    apart, its end is where the span waits."""
     head = _string(1, segment) + _number(2, tid) + _number(3, at_mono_ns)
     frames = [_string(4, clean(frame)) for frame in stack or ()]
     room = PACKET_MAX - 3 - len(head)
-    if sum(map(len, frames)) > room:
+    if len(frames) > FRAMES_MAX or sum(map(len, frames)) > room:
         frames = _cut(frames, room)
     return _chunk(SWITCH, head + b"".join(frames))
 
@@ -108,18 +109,13 @@ def _cut(frames, room):
     mark = _string(4, "...")
     room -= len(mark)
     outer, inner = [], []
-    begin, end = 0, len(frames)
-    while begin < end:
-        frame = frames[begin] if len(outer) <= len(inner) else frames[end - 1]
+    while len(outer) + len(inner) < min(len(frames), FRAMES_MAX - 1):
+        is_outer = len(outer) <= len(inner)
+        frame = frames[len(outer)] if is_outer else frames[-1 - len(inner)]
         room -= len(frame)
         if room < 0:
             break
-        if frame is frames[begin] and len(outer) <= len(inner):
-            outer.append(frame)
-            begin += 1
-        else:
-            inner.append(frame)
-            end -= 1
+        (outer if is_outer else inner).append(frame)
     return [*outer, mark, *reversed(inner)]
 
 
