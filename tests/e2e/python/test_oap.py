@@ -32,19 +32,24 @@ class RealOap(AgentTest):
         # What was sent is readable after the server's persistence period, 25 s on a default one.
         windows = wait_until(lambda: (w := profiled_windows(self.peer.segments(task))) and len(w) == 2 and w, 60,
                              "the task's segments to be listed")
-        for segment, (start, end, trace) in windows.items():
+        for _, _, trace in windows.values():
             self.assertEqual((trace["endpointNames"], trace["instanceName"]), (["/"], "inst"))
-
-            def is_there():
-                trees = self.peer.analyze(segment, start, end)["trees"]
-                roots = [e["duration"] for t in trees for e in t["elements"] if e["parentId"] == "0"]
-                return len(roots) == 1 and (end - start) / 2 <= roots[0] <= end - start + PERIOD_MS and roots
-
-            (duration,) = wait_until(is_there, 60, f"the time of {segment} to be in one tree")
-            print(f"Python {version}: {duration} of {end - start} ms", file=sys.stderr)
+        roots = wait_until(lambda: self.whole(windows), 60, "all snapshots to be in one tree of each segment")
+        for root, (start, end, _) in zip(roots, windows.values()):
+            print(f"Python {version}: {root['duration']} of {end - start} ms", file=sys.stderr)
+            self.assertGreaterEqual(root["duration"], (end - start) / 2)
+            self.assertLessEqual(root["duration"], end - start + PERIOD_MS)
         # One agent asks for tasks: the daemon.
         kinds = [log["operationType"] for log in self.peer.logs(task)]
         self.assertEqual(kinds.count("NOTIFIED"), 1)
+
+    def whole(self, windows):
+        """Return: the roots of the segments' trees, when the OAP has all that was sent."""
+        roots = [[e for t in self.peer.analyze(segment, start, end)["trees"] for e in t["elements"]
+                  if e["parentId"] == "0"] for segment, (start, end, _) in windows.items()]
+        c = self.daemon.counters()
+        return (all(len(r) == 1 for r in roots) and c["snapshots_queued"] == c["snapshots_sent"] + c["snapshots_thinned"]
+                and sum(r[0]["count"] for r in roots) == c["snapshots_sent"] and [r[0] for r in roots])
 
     def create_task(self):
         return self.peer.create_task(self.service, "/", period=PERIOD_MS, count=5)

@@ -32,7 +32,8 @@ for found in INTERPRETERS:
 class Others(unittest.TestCase):
     def start(self, venv, code="agent.start()", **more):
         """Return: (exit code, what was printed) by a program with an agent."""
-        program = f"from skywalking import agent, config; {code}; print('the program runs', config.agent_profile_active)"
+        program = (f"from skywalking import agent, config; {code}; "
+                   "print('the program runs', config.agent_profile_active)")
         env = {**venv.env, "SWPROF": "1", **more}
         done = subprocess.run([venv.python, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, timeout=120, check=False)
@@ -66,8 +67,8 @@ class Others(unittest.TestCase):
     def test_without_spans(self):
         code, printed = self.fake(agent=self.AGENT)
         self.assertEqual(code, 0)
-        self.assertRegex(printed, r"^swprof: apache-skywalking of unknown version is not known here \(.*\): its segments "
-                                  r"are not profiled by swprofd\nstarted\nthe program runs True\n$")
+        self.assertRegex(printed, r"^swprof: apache-skywalking of unknown version is not known here \(.*\): "
+                                  r"its segments are not profiled by swprofd\nstarted\nthe program runs True\n$")
 
     def test_with_other_spans(self):
         code, printed = self.fake(agent=self.AGENT, **{

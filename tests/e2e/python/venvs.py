@@ -23,8 +23,8 @@ MIDDLE = next((v for v in ((3, 11), (3, 10), (3, 12)) if INTERPRETERS[v]), (3, 1
 
 def run(*command, **options):
     """Return: its output. Fails with it."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=600, check=False, **options)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=1500, check=False, **options)
     if done.returncode != 0:
         raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}")
     return done.stdout

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 import unittest
@@ -10,7 +11,7 @@ from unittest import mock
 
 import swprof
 from fake_daemon import FakeDaemon, F_SEAL_GROW, WORD_CLOSED, field
-from swprof import _client
+from swprof import _client, _wire
 
 
 class ClientTest(unittest.TestCase):
@@ -96,7 +97,7 @@ class Connecting(ClientTest):
 
     def test_wrong_names(self):
         for service, instance in (("", "i"), (None, "i"), (1, "i"), ("s" * 256, "i"), ("s\n", "i"), ("\udc80", "i"),
-                                  ("s", ""), ("s", "ä" * 128)):
+                                  ("s", ""), ("s", "ä" * 128), ("s", "\x7f"), ("s", "\x85")):
             self.assertFalse(swprof.init(service, instance, socket_path=self.daemon.path), (service, instance))
         self.assertFalse(self.daemon.accept())
         self.assertTrue(swprof.init("ä" * 127, "i", socket_path=self.daemon.path))
@@ -186,9 +187,12 @@ class Connecting(ClientTest):
         self.assertFalse(span.watched)
 
     def test_orderly_end_of_the_daemon(self):
+        """The page tells, also where the socket does not yet."""
         self.connect("/x")
-        self.daemon.hang_up()
+        self.daemon.set_word(WORD_CLOSED)
         self.assertFalse(swprof.watched())
+        self.assertEqual(self.daemon.receive(), "")
+        self.daemon.hang_up()
         self.now += _client.BACKOFF_MIN_S
         swprof.watched()
         self.assertTrue(self.daemon.accept())
@@ -333,6 +337,9 @@ class Spans(ClientTest):
         cut = got.index("...")
         self.assertGreater(len(got), 500)
         self.assertEqual(got[:cut] + got[cut + 1:], stack[:cut] + stack[cut + 1 - len(got):])
+        span.switch(0, [f"f: {i}" for i in range(1000)])
+        values = self.daemon.receive()[1]["stack"]
+        self.assertEqual((len(values), values[0], values[-1]), (_wire.FRAMES_MAX, "f: 0", "f: 999"))
         span.switch(0, ["f" * 5000])
         self.assertEqual(self.daemon.receive()[1]["stack"], ["f" * 1023])
         span.switch(0, [str(i) for i in range(2000)])
@@ -362,6 +369,22 @@ class Spans(ClientTest):
         other.stop()
         self.assertEqual([(n, v["segment"]) for n, v in self.daemon.received()], [("stop", "b")])
 
+    def test_not_told_again(self):
+        """Of a request that is not wanted any more, nor of what other threads do for it."""
+        self.connect("/x")
+        span = swprof.start("/x")
+        sub = swprof.continue_segment(span)
+        self.daemon.hang_up()
+        swprof.watched()
+        self.now += 1.5
+        swprof.watched()
+        self.reconnect("/y")
+        late = swprof.continue_segment(span)
+        self.assertFalse(span.watched or sub.watched or late.watched)
+        sub.stop()
+        span.stop()
+        self.assertEqual(self.daemon.received(), [])
+
     def test_no_room(self):
         """A span that cannot be announced is left alone; an end that cannot be told ends the connection."""
         self.connect("/x")
@@ -372,6 +395,7 @@ class Spans(ClientTest):
                 break
         self.assertFalse(spans[-1].watched)
         self.assertTrue(spans[-2].watched)
+        self.assertEqual(len(swprof._current._live), len(spans) - 1)
         for span in spans:
             span.stop()
         kinds = [n for n, _ in self.daemon.received()]
@@ -498,7 +522,8 @@ class Processes(ClientTest):
         thread.start()
         held.wait()
         try:
-            self.assertTrue(self.run_in_child(lambda: not swprof.start("/x").watched))
+            self.assertTrue(self.run_in_child(
+                lambda: not swprof.start("/x").watched and swprof._current._connection is not None))
         finally:
             release.set()
             thread.join()
@@ -544,13 +569,17 @@ class Processes(ClientTest):
                         ours.append(fd)
                 except OSError:
                     continue
-            for fd in ours:
-                null = os.open("/dev/null", os.O_RDONLY)
-                os.dup2(null, fd)
-                os.close(null)
-            swprof.start("/x").stop()       # finds the connection gone
-            swprof.close()
-            return all(os.readlink(f"/proc/self/fd/{fd}") == "/dev/null" for fd in ours)
+            theirs, end = socket.socketpair()
+            with theirs, end:
+                for fd in ours:
+                    os.dup2(theirs.fileno(), fd)
+                swprof.start("/x").stop()       # finds the connection gone
+                swprof.close()
+                end.setblocking(False)
+                try:
+                    return bool(end.recv(1)) and False
+                except BlockingIOError:
+                    return all(os.path.sameopenfile(fd, theirs.fileno()) for fd in ours)
 
         self.assertTrue(self.run_in_child(work))
 

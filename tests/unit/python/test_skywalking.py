@@ -122,6 +122,30 @@ class AgentTest(unittest.TestCase):
         self.assertEqual(self.packets(), [("stop", {"segment": self.ids()[0]})])
         self.assertEqual(self.archived[0].spans[0].op, "/x")
 
+    def test_two_entry_spans(self):
+        with get_context().new_entry_span("/x"), get_context().new_entry_span("/x"):
+            pass
+        self.assertEqual(len(self.archived[0].spans), 2)
+        self.assertEqual([n for n, _ in self.packets()], ["start", "stop"])
+
+    def test_watched_later(self):
+        DAEMON.watch()
+        self.assertFalse(swprof.watched())
+        with get_context().new_entry_span("/{any}") as span:
+            DAEMON.watch("/x")
+            self.assertEqual(self.packets(), [])
+            span.op = "/x"
+            self.assertEqual([n for n, _ in self.packets()], ["start"])
+        self.assertEqual([n for n, _ in self.packets()], ["stop"])
+
+    def test_renamed_before_its_start(self):
+        span = get_context().new_entry_span("/{any}")
+        span.op = "/x"
+        self.assertEqual(self.packets(), [])
+        with span:
+            pass
+        self.assertEqual([n for n, _ in self.packets()], ["start", "stop"])
+
     def test_renamed_by_the_program(self):
         with get_context().new_entry_span("/{any}"):
             get_context().active_span.op = "/x"

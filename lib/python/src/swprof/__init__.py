@@ -233,8 +233,8 @@ _telling = allocate_lock()
 
 
 def on_watch(callback):
-    """callback(True) is called when there is a live span that the daemon follows, callback(False) when there is none any
-    more, each in the thread that notices, also now if there is one. For hooks that cost something."""
+    """callback(True) is called when there is a live span that the daemon follows, callback(False) when there is none
+    any more, each in the thread that notices, also now if there is one. For hooks that cost something."""
     _watchers.append(_Watcher(callback))
     _tell()
 

@@ -101,8 +101,8 @@ def signature(text):
 
 
 def switch(segment, tid, at_mono_ns, stack):
-    """A stack that is too deep for a packet loses what is in its middle: its root tells trees apart, its end is where
-    the span waits."""
+    """`stack` may be empty or None. One that is too deep for a packet loses what is in its middle: its root tells trees
+    apart, its end is where the span waits."""
     head = _string(1, segment) + _number(2, tid) + _number(3, at_mono_ns)
     frames = [frame if type(frame) is bytes else signature(frame) for frame in stack or ()]
     room = PACKET_MAX - 3 - len(head)
@@ -121,12 +121,7 @@ def _cut(frames, room):
         room -= len(frame)
         if room < 0:
             break
-        if frame is frames[begin] and len(outer) <= len(inner):
-            outer.append(frame)
-            begin += 1
-        else:
-            inner.append(frame)
-            end -= 1
+        (outer if is_outer else inner).append(frame)
     return [*outer, mark, *reversed(inner)]
 
 

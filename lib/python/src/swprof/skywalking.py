@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With the SkyWalking agent for Python (apache-skywalking): its segments are reported to swprofd, which profiles them in
-place of the agent's own profiler.
+"""With the SkyWalking agent for Python (apache-skywalking): its segments are reported to swprofd, which profiles them
+in place of the agent's own profiler.
 
 install() waits for the agent to be imported; nothing happens before, or without it. Only the agent's public classes are
 touched. Where they are not as they are known here, a message says so, and the agent stays as it is.
@@ -61,10 +61,9 @@ def _entered(span):
 
 def _continued(context, snapshot):
     """The context goes on in this thread with what was begun in another."""
-    segment_id = str(context.segment.segment_id)
-    if snapshot is None or not snapshot.is_valid() or snapshot.segment_id == segment_id:
-        return
-    context._swprof = swprof.continue_segment(str(snapshot.segment_id), segment_id=segment_id)
+    if snapshot is not None and snapshot.is_valid():
+        context._swprof = swprof.continue_segment(
+            str(snapshot.segment_id), segment_id=str(context.segment.segment_id))
 
 
 def _patch_spans():
