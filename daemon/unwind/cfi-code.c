@@ -92,6 +92,9 @@ static State state_grow(State s, int64_t bytes)
                         s.depth = depth >= 16 && depth <= DEPTH_MAX ? (int32_t)depth : DEPTH_LOST;
                 return s;
         }
+        /* V8: the return address is dropped, to go on in the caller's place, whose is below it. */
+        if (s.known == KNOWN_BY_RSP && s.depth == 8 && bytes == -8)
+                return lost;
         if (depth < (s.known == KNOWN_BY_RSP_PUSHED ? 16 : 8) || depth > DEPTH_MAX)
                 return astray;
         s.depth = (int32_t)depth;

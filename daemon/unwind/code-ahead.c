@@ -12,6 +12,16 @@ typedef struct Path {
         bool called;
 } Path;
 
+/* One of those that the code may go. */
+typedef struct Way {
+        Path path;
+        size_t at;
+} Way;
+
+enum {
+        WAYS_MAX = 8,
+};
+
 static const Ahead unknown = {.kind = AHEAD_UNKNOWN};
 
 static Ahead at_return(const Path *p)
@@ -91,26 +101,45 @@ static bool step(Path *p, const X86Insn *insn, Ahead *ret)
         return false;
 }
 
-Ahead code_ahead(const uint8_t *code, size_t n)
+/* From code + at on. Branches that are not taken are kept as further ways. */
+static Ahead run(const uint8_t *code, size_t n, Way way, Way *ways, size_t *n_ways)
 {
-        Path path = {0};
         X86Insn insn;
         Ahead known;
+
+        while (x86_insn_decode(code + way.at, n - way.at, &insn)) {
+                if (is_prologue(code + way.at, n - way.at))
+                        return at_prologue(&way.path);
+                if (!step(&way.path, &insn, &known))
+                        return known;
+                way.at += insn.length;
+                if (insn.kind != X86_JUMP && insn.kind != X86_BRANCH)
+                        continue;
+                if (insn.value < 0 || (size_t)insn.value >= n - way.at) {
+                        if (insn.kind == X86_JUMP)
+                                return unknown;
+                        continue;
+                }
+                if (insn.kind == X86_BRANCH && *n_ways < WAYS_MAX)
+                        ways[(*n_ways)++] = (Way){way.path, way.at + (size_t)insn.value};
+                else if (insn.kind == X86_JUMP)
+                        way.at += (size_t)insn.value;
+        }
+        return unknown;
+}
+
+Ahead code_ahead(const uint8_t *code, size_t n)
+{
+        Way ways[WAYS_MAX] = {0};
+        size_t n_ways = 1;
+        Ahead known = unknown;
+        X86Insn insn;
 
         /* Between the two instructions of a prologue. */
         if (x86_insn_decode(code, n, &insn) && insn.kind == X86_RBP_FROM_RSP)
                 return (Ahead){.kind = AHEAD_PUSHED, .is_rbp = true, .cfa_offset = 16};
-        for (size_t at = 0; x86_insn_decode(code + at, n - at, &insn);) {
-                if (is_prologue(code + at, n - at))
-                        return at_prologue(&path);
-                if (!step(&path, &insn, &known))
-                        return known;
-                at += insn.length;
-                if (insn.kind != X86_JUMP)
-                        continue;
-                if (insn.value < 0 || (size_t)insn.value >= n - at)
-                        return unknown;
-                at += (size_t)insn.value;
-        }
-        return unknown;
+        /* Whichever way it goes, the frame is the same. */
+        for (size_t i = 0; i < n_ways && known.kind == AHEAD_UNKNOWN; i++)
+                known = run(code, n, ways[i], ways, &n_ways);
+        return known;
 }

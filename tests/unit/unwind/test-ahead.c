@@ -48,6 +48,9 @@ Test(ahead, prologue)
         CHECK(POP_R10 ENTER, .kind = AHEAD_UNKNOWN);
         CHECK(POP_R10 PUSH_R10 ENTER, .kind = AHEAD_UNKNOWN);
         CHECK("\x48\x89\xe5" PUSH_RSI, .kind = AHEAD_PUSHED, .is_rbp = true, .cfa_offset = 16);
+        /* je +5; jmp far */
+        CHECK(TEST "\x74\x05\xe9\xb8\x81\xe5\x7f" ENTER, .kind = AHEAD_NO_FRAME, .cfa_offset = 8);
+        CHECK(PUSH_RSI "\x74\x05\xe9\xb8\x81\xe5\x7f" ENTER, .kind = AHEAD_NO_FRAME);
         /* It may be another function's. */
         CHECK(CALL ENTER, .kind = AHEAD_UNKNOWN);
         CHECK(RET_18 ENTER, .kind = AHEAD_NO_FRAME, .cfa_offset = 8);
