@@ -8,6 +8,7 @@
 #include "core/counter.h"
 #include "oap/backend.h"
 #include "util/error.h"
+#include "util/hash.h"
 
 #define BACKOFF_BASE_MS 1000
 /* The shortest task lasts a minute: a backend that is back is found in good time. */
@@ -20,7 +21,7 @@
 int backend_init(Backend *b, const Config *config, uint32_t (*random)(void))
 {
         _cleanup_(freep) char *error = NULL;
-        Backend new = {.config = config, .random = random, .status = -1, .limit = LOG_LIMIT_INIT};
+        Backend new = {.config = config, .random = random, .limit = LOG_LIMIT_INIT};
         int r;
 
         r = connection_init(&new.connection, config, random, &error);
@@ -53,7 +54,7 @@ void backend_set_config(Backend *b, const Config *config)
                 return;
         for (int i = 0; i < N_LANES; i++)
                 b->lanes[i] = (Lane){.n_calls = b->lanes[i].n_calls};
-        b->status = -1;
+        b->logged_ready = false;
         b->error[0] = '\0';
         b->last_success_mono_ns = 0;
         log_info("Connecting to OAP %s", connection_server(&b->connection));
@@ -143,31 +144,54 @@ static const char *hint(const Backend *b, int status, const char *message)
                                         : " (does it ask for oap.certificate_file?)";
 }
 
-static void backend_log_state(Backend *b, int status, const char *server)
+/* Whether that was not said of the server since all was well; one that refuses may do so for
+ * another reason. */
+static bool is_news(const Backend *b, Server *server, int status)
+{
+        uint64_t error = is_refusal(status) ? hash_string(b->error) : 0;
+
+        if (server->logged_status == status && server->logged_error == error)
+                return false;
+        server->logged_status = status;
+        server->logged_error = error;
+        return true;
+}
+
+static void backend_log_ready(Backend *b)
 {
         unsigned suppressed;
 
-        if (status == b->status && (!is_refusal(status) || strcmp(b->error, b->logged_error) == 0))
+        if (b->logged_ready || !log_limit(&b->limit, &suppressed))
                 return;
-        if (!log_limit(&b->limit, &suppressed))
+        b->logged_ready = true;
+        for (size_t i = 0; i < b->connection.n_servers; i++)
+                b->connection.servers[i].logged_status = RPC_OK;
+        log_info("OAP %s is ready", connection_server(&b->connection));
+}
+
+/* `next`: the server that all goes on with, NULL: later, with whichever. */
+static void backend_log_failure(Backend *b, Server *server, int status, const char *next)
+{
+        const char *then = next ? "going on with " : "trying again";
+        unsigned suppressed;
+
+        b->logged_ready = false;
+        if (!is_news(b, server, status) || !log_limit(&b->limit, &suppressed))
                 return;
-        b->status = status;
-        memcpy(b->logged_error, b->error, sizeof(b->error));
-        if (status == RPC_OK)
-                log_info("OAP %s is ready", server);
-        else if (status == RPC_UNIMPLEMENTED)
-                log_warning("OAP %s has no trace profiling (%s); looking again every hour", server,
-                        b->error);
+        next = next ?: "";
+        if (status == RPC_UNIMPLEMENTED)
+                log_warning("OAP %s has no trace profiling (%s); looking again every hour",
+                        server->name, b->error);
         else if (status == RPC_UNTRUSTED)
-                log_error("OAP %s is not trusted: %s; trying again", server, b->error);
+                log_error("OAP %s is not trusted: %s; %s%s", server->name, b->error, then, next);
         else if (is_refusal(status))
-                log_error("OAP %s refuses us, %s: %s; trying again", server,
+                log_error("OAP %s refuses us, %s: %s; %s%s", server->name,
                         b->connection.credentials.token
                                 ? "is the token of oap.authentication wrong?"
                                 : "does it ask for oap.authentication?",
-                        b->error);
+                        b->error, then, next);
         else
-                log_warning("OAP %s is failing: %s; trying again", server, b->error);
+                log_warning("OAP %s is failing: %s; %s%s", server->name, b->error, then, next);
 }
 
 /* Another server: nothing is known about how it takes what. */
@@ -191,18 +215,11 @@ static void backend_restart_lanes(Backend *b, ConnectionNext next)
 /* Lets the connection go on to another server if it will. */
 static ConnectionNext backend_fail_over(Backend *b, int status)
 {
-        /* The name goes with the server that is left. */
-        _cleanup_(freep) char *left = strdup(connection_server(&b->connection));
+        Server *left = &b->connection.servers[b->connection.current];
         ConnectionNext next = connection_failed(&b->connection, status, b->now.mono_ns);
-        unsigned suppressed;
 
-        if (next != CONNECTION_SWITCHED || is_refusal(status) || status == RPC_UNIMPLEMENTED)
-                backend_log_state(b, status, left ?: "?");
-        else if (log_limit(&b->limit, &suppressed))
-                log_warning("OAP %s is failing: %s; going on with %s", left ?: "?", b->error,
-                        connection_server(&b->connection));
-        if (next == CONNECTION_SWITCHED)
-                b->status = status; /* that the next one is ready is news */
+        backend_log_failure(b, left, status,
+                next == CONNECTION_SWITCHED ? connection_server(&b->connection) : NULL);
         return next;
 }
 
@@ -219,7 +236,7 @@ static void lane_succeeded(Backend *b, Lane *lane)
                 if (!b->lanes[i].unsupported)
                         b->lanes[i].retry_mono_ns = b->now.mono_ns;
         if (!backend_failing(b) && !backend_unsupported(b))
-                backend_log_state(b, RPC_OK, connection_server(&b->connection));
+                backend_log_ready(b);
 }
 
 static void lane_failed(Backend *b, LaneId id, int status, const char *message)
@@ -241,7 +258,7 @@ static void lane_failed(Backend *b, LaneId id, int status, const char *message)
                         log_warning("OAP %s takes no trace segments; looking again every hour",
                                 connection_server(&b->connection));
         } else if (!needed && status == RPC_UNIMPLEMENTED) {
-                backend_log_state(b, status, connection_server(&b->connection));
+                backend_log_failure(b, &b->connection.servers[b->connection.current], status, NULL);
         } else {
                 next = backend_fail_over(b, status);
         }

@@ -44,8 +44,8 @@ typedef struct Backend {
         uint32_t (*random)(void);
         Now now; /* of the current step or dispatch */
         Lane lanes[N_LANES];
-        int status; /* as last logged, -1: nothing yet */
-        char error[512], logged_error[512];
+        bool logged_ready;
+        char error[512];
         uint64_t last_success_mono_ns;
         LogLimit limit;
 } Backend;

@@ -22,6 +22,10 @@
 typedef struct Server {
         char *name; /* host:port */
         uint64_t unsupported_until_mono_ns;
+
+        /* Of the backend: what was logged since all was well, RPC_OK: nothing. */
+        int logged_status;
+        uint64_t logged_error; /* hash */
 } Server;
 
 typedef struct Connection {
