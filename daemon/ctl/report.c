@@ -6,6 +6,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ctl/ctl.h"
@@ -314,15 +315,17 @@ static const struct {
         {"pprof", export_pprof},
 };
 
-/* A file that cannot be written whole is removed, if it is one. */
+/* What cannot be written whole is removed, if it is a file and not, say, a device. */
 static int write_file(const Analysis *a, int (*write)(const Analysis *a, FILE *f), const char *path)
 {
         FILE *f = path ? fopen(path, "we") : stdout;
-        bool good;
+        bool good, is_file;
+        struct stat st;
         int error;
 
         if (!f)
                 return fail_input(path, strerror(errno));
+        is_file = path && fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
         check_memory(write(a, f) < 0 ? NULL : f);
         good = !ferror(f) && fflush(f) == 0;
         error = errno;
@@ -332,7 +335,7 @@ static int write_file(const Analysis *a, int (*write)(const Analysis *a, FILE *f
         }
         if (good)
                 return CTL_EXIT_OK;
-        if (path)
+        if (is_file)
                 unlink(path);
         fprintf(stderr, "swprofctl: cannot write: %s\n", strerror(error));
         return CTL_EXIT_FAILED;

@@ -89,7 +89,7 @@ static void choose_columns(Printer *p)
 static void print_numbers(const Printer *p, const AnalysisPlace *place)
 {
         double self = share(place->self_us, p->a->places[0].duration_us);
-        const char *colour = !p->view->colour ? "" : self >= 20 ? RED : self >= 5 ? YELLOW : "";
+        const char *colour = !p->view->colour ? "" : self >= 10 ? RED : self >= 3 ? YELLOW : "";
         _cleanup_(freep) char *duration = tree_duration(place->duration_us);
         _cleanup_(freep) char *self_text = tree_duration(place->self_us);
 
@@ -120,21 +120,18 @@ static int fitting(const char *s, size_t columns)
         return (int)i;
 }
 
-/* Of a name that is too long the folders of its file go first, then its end. */
-static void print_name(const Printer *p, const char *signature, unsigned width)
+/* What is too long loses the folders of its file first, then all but the function, then its end. */
+static void print_name(const Printer *p, const ProfileFrame *frame, unsigned width)
 {
-        _cleanup_(freep) char *escaped = text_escape(signature);
-        const char *name = escaped, *slash;
-        size_t head = strcspn(escaped, " (<");
+        _cleanup_(freep) char *escaped = text_escape(frame->signature);
+        _cleanup_(freep) char *function = text_escape(frame->function);
+        const char *name = escaped, *slash = memrchr(escaped, '/', strcspn(escaped, " (<"));
 
-        if (width == 0 || text_width(name) <= width) {
-                fputs(name, p->f);
-                return;
-        }
-        slash = memrchr(escaped, '/', head);
-        if (slash && slash[1])
+        if (width > 0 && text_width(name) > width && slash && slash[1])
                 name = slash + 1;
-        if (text_width(name) <= width)
+        if (width > 0 && text_width(name) > width && function[0])
+                name = function;
+        if (width == 0 || text_width(name) <= width)
                 fputs(name, p->f);
         else if (width < 8)
                 fprintf(p->f, "%.*s", fitting(name, width), name);
@@ -164,7 +161,7 @@ static void print_place(const Printer *p, uint32_t place, uint32_t depth)
                 fputs(RESET, p->f);
         if (p->view->colour && waiting)
                 fputs(DIM, p->f);
-        print_name(p, frame->signature,
+        print_name(p, frame,
                 p->name_width == 0           ? 0
                 : p->name_width > indent + 4 ? p->name_width - indent
                                              : 4);

@@ -39,7 +39,7 @@ static void check_samples(const Profile *p)
                 for (size_t k = 0; k < p->segments[i].n_samples; k++) {
                         const ProfileSample *s = &p->segments[i].samples[k];
 
-                        if (s->place >= p->n_places || s->state >= PROFILE_N_STATES ||
+                        if (s->place >= p->n_places || (unsigned)s->state >= PROFILE_N_STATES ||
                                 (k > 0 && s->sequence <= s[-1].sequence))
                                 abort();
                 }

@@ -4,7 +4,7 @@
 
 const ROW = 22;             // px, of a frame
 const GAP = 1;
-const LEAST = 0.6;          // px: narrower frames are shown as a shade of their row
+const LEAST = 1;            // px: narrower frames are shown as a shade of their row
 const PAD = 5;              // px, beside a label
 const $ = (id) => document.getElementById(id);
 
@@ -253,7 +253,7 @@ function measure() {
 function factsOf(place) {
   const all = tree.total[0], part = tree.total[place];
   const facts = [`${timeText(part)} · ${shareText(part, all)}`];
-  if (view.root > 0 && tree.isWithin(place, view.root))
+  if (view.root > 0 && place !== view.root && tree.isWithin(place, view.root))
     facts.push(`${shareText(part, tree.total[view.root])} of the zoomed frame`);
   facts.push(`self ${timeText(tree.self(place))}`, `${tree.count[place]} samples`);
   return facts;

@@ -121,7 +121,12 @@ def _cut(frames, room):
         room -= len(frame)
         if room < 0:
             break
-        (outer if is_outer else inner).append(frame)
+        if frame is frames[begin] and len(outer) <= len(inner):
+            outer.append(frame)
+            begin += 1
+        else:
+            inner.append(frame)
+            end -= 1
     return [*outer, mark, *reversed(inner)]
 
 
