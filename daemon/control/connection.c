@@ -52,21 +52,23 @@ static int reply_encode(const Reply *reply, uint8_t **ret, size_t *ret_size)
         return 0;
 }
 
-static void connection_respond_error(Connection *c, const char *error)
+void control_call_fail(ControlCall *c, const char *error, bool refused)
 {
         Reply reply = SWPROF__CONTROL__REPLY__INIT;
 
         reply.error = (char *)error;
-        (void)reply_encode(&reply, &c->reply, &c->n_reply);
+        reply.refused = refused;
+        control_call_respond(c, &reply);
 }
 
-/* Without memory for a reply there is none: the connection ends. */
-static void connection_respond(void *cookie, const Reply *reply)
+const ControlPeer *control_call_peer(const ControlCall *c)
 {
-        Connection *c = cookie;
+        return &c->peer;
+}
 
-        if (reply_encode(reply, &c->reply, &c->n_reply) == -EMSGSIZE)
-                connection_respond_error(c, "the reply is larger than 16 MiB");
+void control_call_expect(ControlCall *c, uint64_t more_us)
+{
+        (void)sd_event_source_set_time_relative(c->timer, c->set->timeout_us + more_us);
 }
 
 Request *control_request_parse(const void *bytes, size_t size)
@@ -74,25 +76,6 @@ Request *control_request_parse(const void *bytes, size_t size)
         if (size > CONTROL_REQUEST_MAX)
                 return NULL;
         return swprof__control__request__unpack(NULL, size, bytes);
-}
-
-static void connection_handle(Connection *c)
-{
-        Request *request = NULL;
-
-        if (length_get(c->request) <= CONTROL_REQUEST_MAX)
-                request = control_request_parse(c->request + 4, c->n_request - 4);
-        if (!request) {
-                connection_respond_error(c, "malformed request");
-                return;
-        }
-        if (request->protocol != CONTROL_PROTOCOL)
-                connection_respond_error(c, "this daemon speaks control protocol 1 only");
-        else if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB__NOT_SET)
-                connection_respond_error(c, "this daemon does not know that request");
-        else
-                c->set->handler(c->set->userdata, request, connection_respond, c);
-        swprof__control__request__free_unpacked(request, NULL);
 }
 
 /* Return: whether there is more to send, and the connection still there. */
@@ -110,6 +93,49 @@ static bool connection_send(Connection *c)
                 return false;
         }
         return true;
+}
+
+/* The reply is there, or there is no memory for one: the connection ends. */
+static void connection_flush(Connection *c)
+{
+        if (!c->reply) {
+                connection_free(c);
+                return;
+        }
+        if (connection_send(c))
+                (void)sd_event_source_set_io_events(c->io, EPOLLOUT);
+}
+
+void control_call_respond(ControlCall *c, const Reply *reply)
+{
+        c->waits = false;
+        if (reply_encode(reply, &c->reply, &c->n_reply) == -EMSGSIZE) {
+                Reply error = SWPROF__CONTROL__REPLY__INIT;
+
+                error.error = (char *)"the reply is larger than 64 MiB";
+                (void)reply_encode(&error, &c->reply, &c->n_reply);
+        }
+        if (!c->handling)
+                connection_flush(c);
+}
+
+static void connection_handle(Connection *c)
+{
+        Request *request = NULL;
+
+        if (length_get(c->request) <= CONTROL_REQUEST_MAX)
+                request = control_request_parse(c->request + 4, c->n_request - 4);
+        c->waits = c->handling = true;
+        if (!request)
+                control_call_fail(c, "malformed request", false);
+        else if (request->protocol != CONTROL_PROTOCOL)
+                control_call_fail(c, "this daemon speaks control protocol 1 only", false);
+        else if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB__NOT_SET)
+                control_call_fail(c, "this daemon does not know that request", false);
+        else
+                c->set->ops->request(c->set->userdata, c, request);
+        c->handling = false;
+        swprof__control__request__free_unpacked(request, NULL);
 }
 
 /* Reads what is there. Return: whether the request can be handled, and the connection is still
@@ -136,21 +162,38 @@ static bool connection_receive(Connection *c)
                c->n_request == 4 + length_get(c->request);
 }
 
+/* Nothing is to come any more but the end of what the peer sends. */
+static void connection_on_hurry(Connection *c, uint32_t events)
+{
+        char byte;
+        ssize_t n = recv(c->fd, &byte, 1, MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n != 0 || (events & (EPOLLHUP | EPOLLERR))) {
+                connection_free(c);
+                return;
+        }
+        (void)sd_event_source_set_io_events(c->io, 0);
+        c->set->ops->hurry(c->set->userdata, c, false);
+}
+
 static int connection_on_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
         Connection *c = userdata;
 
+        if (c->waits) {
+                connection_on_hurry(c, events);
+                return 0;
+        }
         if (!c->reply) {
                 if (!connection_receive(c))
                         return 0;
                 connection_handle(c);
-                if (!c->reply) {
-                        connection_free(c);
+                if (c->waits)
                         return 0;
-                }
         }
-        if (connection_send(c))
-                (void)sd_event_source_set_io_events(c->io, EPOLLOUT);
+        connection_flush(c);
         return 0;
 }
 
@@ -160,7 +203,7 @@ static int connection_on_timeout(sd_event_source *source, uint64_t usec, void *u
         return 0;
 }
 
-int connection_new(ConnectionSet *s, int fd)
+int connection_new(ConnectionSet *s, int fd, const ControlPeer *peer)
 {
         _cleanup_(connection_freep) Connection *c = NULL;
         _cleanup_(closep) int socket_fd = fd;
@@ -170,6 +213,7 @@ int connection_new(ConnectionSet *s, int fd)
         if (!c)
                 return error_origin(-ENOMEM);
         c->set = s;
+        c->peer = *peer;
         c->fd = TAKE_FD(socket_fd);
         list_append(&s->connections, &c->link);
         s->n_connections++;
@@ -190,6 +234,8 @@ Connection *connection_free(Connection *c)
 {
         if (!c)
                 return NULL;
+        if (c->waits)
+                c->set->ops->hurry(c->set->userdata, c, true);
         sd_event_source_disable_unref(c->io);
         sd_event_source_disable_unref(c->timer);
         if (c->fd >= 0)
@@ -201,7 +247,7 @@ Connection *connection_free(Connection *c)
         return NULL;
 }
 
-void connection_refuse(int fd, const char *error, bool refused)
+void connection_refuse(int fd, const char *error)
 {
         _cleanup_(closep) int socket_fd = fd;
         _cleanup_(freep) uint8_t *bytes = NULL;
@@ -209,18 +255,17 @@ void connection_refuse(int fd, const char *error, bool refused)
         size_t size;
 
         reply.error = (char *)error;
-        reply.refused = refused;
         if (reply_encode(&reply, &bytes, &size) < 0)
                 return;
         (void)!send(socket_fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void connection_set_init(
-        ConnectionSet *ret, sd_event *event, ControlHandler handler, void *userdata)
+        ConnectionSet *ret, sd_event *event, const ControlOps *ops, void *userdata)
 {
         *ret = (ConnectionSet){
                 .event = sd_event_ref(event),
-                .handler = handler,
+                .ops = ops,
                 .userdata = userdata,
                 .timeout_us = TIMEOUT_US,
         };

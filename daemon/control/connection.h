@@ -16,11 +16,11 @@
 
 #define CONTROL_PROTOCOL    1
 #define CONTROL_REQUEST_MAX 4096
-#define CONTROL_REPLY_MAX   (16U << 20)
+#define CONTROL_REPLY_MAX   (64U << 20)
 
 typedef struct ConnectionSet {
         sd_event *event;
-        ControlHandler handler;
+        const ControlOps *ops;
         void *userdata;
         uint64_t timeout_us;
         ListLink connections; /* Connection.link */
@@ -31,6 +31,9 @@ typedef struct Connection {
         ConnectionSet *set;
         ListLink link;
         int fd;
+        ControlPeer peer;
+        bool waits;    /* for the answer of ops */
+        bool handling; /* ops->request is being called */
         sd_event_source *io, *timer;
         uint8_t request[4 + CONTROL_REQUEST_MAX]; /* with its length in front */
         size_t n_request;
@@ -39,16 +42,15 @@ typedef struct Connection {
 } Connection;
 
 void connection_set_init(
-        ConnectionSet *ret, sd_event *event, ControlHandler handler, void *userdata);
+        ConnectionSet *ret, sd_event *event, const ControlOps *ops, void *userdata);
 void connection_set_deinit(ConnectionSet *s);
 
 /* Takes the accepted socket over. Return: 0, -errno. */
-int connection_new(ConnectionSet *s, int fd);
+int connection_new(ConnectionSet *s, int fd, const ControlPeer *peer);
 Connection *connection_free(Connection *c);
 DEFINE_CLEANUP(Connection *, connection_free)
 
 /*
- * For a peer that is not served: says why, as far as the socket takes it at once, and closes it.
- * `refused`: it may not ask; otherwise it may try again.
+ * For a peer that is not served now: says why, as far as the socket takes it at once, and closes it.
  */
-void connection_refuse(int fd, const char *error, bool refused);
+void connection_refuse(int fd, const char *error);

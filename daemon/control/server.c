@@ -15,6 +15,8 @@
 
 /* People and monitoring; each lasts for milliseconds, mostly. */
 #define CONNECTIONS_MAX 16
+/* Of those, so many serve peers that are not trusted. */
+#define UNTRUSTED_MAX 4
 
 /* While descriptors or memory are short, connections wait in the backlog for that long. */
 #define ACCEPT_PAUSE_US 1000000ULL
@@ -28,7 +30,6 @@ struct ControlServer {
         gid_t group; /* -1: none */
         sd_event_source *io, *pause;
         bool short_logged;
-        LogLimit log_refused;
         ConnectionSet connections;
 };
 
@@ -59,42 +60,48 @@ static bool peer_in_group(int fd, gid_t group)
         return false;
 }
 
-static bool peer_is_allowed(int fd, gid_t group, struct ucred *ret_cred)
+/* Return: 0, -errno. */
+static int peer_identify(int fd, gid_t group, ControlPeer *ret)
 {
         struct ucred cred;
         socklen_t size = sizeof(cred);
 
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
-                return false;
-        *ret_cred = cred;
-        if (cred.uid == 0)
-                return true;
-        return group != (gid_t)-1 && (cred.gid == group || peer_in_group(fd, group));
+                return error_origin(-errno);
+        *ret = (ControlPeer){.uid = cred.uid};
+        ret->trusted = cred.uid == 0 || (group != (gid_t)-1 &&
+                                                (cred.gid == group || peer_in_group(fd, group)));
+        return 0;
+}
+
+static bool server_has_room(const ControlServer *s, const ControlPeer *peer)
+{
+        unsigned n_untrusted = 0;
+        Connection *c;
+
+        list_for_each (c, &s->connections.connections, link)
+                n_untrusted += !c->peer.trusted;
+        return s->connections.n_connections < CONNECTIONS_MAX &&
+               (peer->trusted || n_untrusted < UNTRUSTED_MAX);
 }
 
 /* Takes the socket over. Return: 0, -errno. */
 static int server_admit(ControlServer *s, int fd)
 {
-        struct ucred cred = {.uid = (uid_t)-1};
-        unsigned suppressed;
+        _cleanup_(closep) int socket_fd = fd;
+        ControlPeer peer;
+        int r;
 
-        if (!peer_is_allowed(fd, s->group, &cred)) {
+        r = peer_identify(fd, s->group, &peer);
+        if (r)
+                return error_trace(r);
+        TAKE_FD(socket_fd);
+        if (!server_has_room(s, &peer)) {
                 counter_add(COUNTER_CONTROL_REFUSED, 1);
-                if (log_limit(&s->log_refused, &suppressed))
-                        log_warning("control connection of pid %d, uid %u: refused, not root nor "
-                                    "in the "
-                                    "control group (%u more not logged)",
-                                cred.pid, cred.uid, suppressed);
-                connection_refuse(
-                        fd, "only root and the members of the control group may ask", true);
+                connection_refuse(fd, "too many control connections");
                 return 0;
         }
-        if (s->connections.n_connections >= CONNECTIONS_MAX) {
-                counter_add(COUNTER_CONTROL_REFUSED, 1);
-                connection_refuse(fd, "too many control connections", false);
-                return 0;
-        }
-        return error_trace(connection_new(&s->connections, fd));
+        return error_trace(connection_new(&s->connections, fd, &peer));
 }
 
 static int server_on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
@@ -133,8 +140,7 @@ static int server_on_io(sd_event_source *source, int fd, uint32_t events, void *
 /* Return: 0, -errno. */
 static int server_listen(ControlServer *s, const char *path)
 {
-        int fd = unix_socket_listen(
-                path, SOCK_STREAM, s->group == (gid_t)-1 ? 0600 : 0660, s->group);
+        int fd = unix_socket_listen(path, SOCK_STREAM, 0666, (gid_t)-1);
 
         if (fd < 0)
                 return error_trace(fd);
@@ -148,7 +154,7 @@ static int server_listen(ControlServer *s, const char *path)
 }
 
 int control_server_new(ControlServer **ret, sd_event *event, int fd, const Config *config,
-        ControlHandler handler, void *userdata)
+        const ControlOps *ops, void *userdata)
 {
         _cleanup_(control_server_freep) ControlServer *s = calloc(1, sizeof(*s));
         int r;
@@ -157,8 +163,7 @@ int control_server_new(ControlServer **ret, sd_event *event, int fd, const Confi
                 return error_origin(-ENOMEM);
         s->fd = fd;
         s->group = group_find(config->control_group);
-        s->log_refused = (LogLimit)LOG_LIMIT_INIT;
-        connection_set_init(&s->connections, event, handler, userdata);
+        connection_set_init(&s->connections, event, ops, userdata);
         if (fd < 0) {
                 r = server_listen(s, config->control_socket);
                 if (r)

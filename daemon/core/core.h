@@ -55,6 +55,7 @@ typedef struct TargetSpec {
         uint64_t first_mono_ns; /* due times: now, and first + k·period from now on (k may be
                                    negative) */
         uint64_t period_ns;
+        bool say_waits; /* stacks say what the thread waits for, whatever stacks.blocked_on says */
         bool goes_on; /* not now: a segment that comes back all the time has samples no more often
                          for that */
 } TargetSpec;

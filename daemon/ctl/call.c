@@ -12,7 +12,7 @@
 
 /* control.proto */
 #define REQUEST_MAX 4096
-#define REPLY_MAX   (16U << 20)
+#define REPLY_MAX   (64U << 20)
 
 static int call_connect(const char *path, unsigned timeout_s, int *ret_fd)
 {

@@ -12,6 +12,7 @@
 #include "ctl/call.h"
 #include "ctl/check.h"
 #include "ctl/ctl.h"
+#include "ctl/dump.h"
 #include "ctl/json.h"
 #include "ctl/output.h"
 #include "ctl/report.h"
@@ -25,6 +26,11 @@
 #define MAX_TIMEOUT_S     3600
 /* Trials that fail take some seconds each. */
 #define CHECK_TIMEOUT_S 30
+/* The daemon waits for the names of the last stacks, and gives up by then. */
+#define OBSERVE_TIMEOUT_S  25
+#define RECORD_MS          10000
+#define RECORD_MS_MAX      3600000
+#define RECORD_PERIOD_US   10000
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -39,6 +45,7 @@ typedef struct Options {
         const char *socket;
         unsigned timeout_s;
         bool json;
+        uint32_t duration_ms;
         ReportOptions report;
 } Options;
 
@@ -49,7 +56,7 @@ typedef struct Verb {
         /* Of a view of the status: its text, and the field that its JSON shows (NULL: all). */
         void (*show)(const Status *s, FILE *f, bool colour);
         const char *field;
-        bool argument; /* it may have one: a task or a segment */
+        bool argument; /* it may have one: a task or a segment, a process or a thread */
 } Verb;
 
 /* ---- asking the daemon ---- */
@@ -269,6 +276,63 @@ static int run_export(const Options *o, const Verb *verb)
         return report_export(&o->report);
 }
 
+static int fail_usage(const char *what, const char *which);
+
+/* ---- stacks of processes without spans ---- */
+
+/* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
+static int observe(const Options *o, uint32_t duration_ms, uint32_t period_us, Reply **ret)
+{
+        Swprof__Control__Observe observe = SWPROF__CONTROL__OBSERVE__INIT;
+        Request request = SWPROF__CONTROL__REQUEST__INIT;
+        int r;
+
+        if (!o->report.selection || !dump_parse(o->report.selection, &observe.pid, &observe.tid))
+                return fail_usage("the number of a process or thread is needed, not",
+                        o->report.selection ?: "nothing");
+        observe.duration_ms = duration_ms;
+        observe.period_us = period_us;
+        request.protocol = 1;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
+        request.observe = &observe;
+        /* A first look at large programs takes seconds. */
+        r = daemon_call(o->socket, o->timeout_s + duration_ms / 1000 + OBSERVE_TIMEOUT_S, &request,
+                ret);
+        if (r)
+                return fail_call(o, r);
+        return check_reply(o, *ret, SWPROF__CONTROL__REPLY__RESULT_PROFILE);
+}
+
+static int run_dump(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        char *text;
+        int r;
+
+        r = observe(o, 0, 0, &reply);
+        if (r)
+                return r;
+        text = dump_show(reply->profile.data, reply->profile.len, o->json, output_wants_colour());
+        return text ? output_take(text) : fail_call(o, CALL_E_BROKEN);
+}
+
+static int run_record(const Options *o, const Verb *verb)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        ReportOptions report = o->report;
+        int r;
+
+        r = observe(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        if (r)
+                return r;
+        if (o->report.output)
+                return report_save(reply->profile.data, reply->profile.len, o->report.output);
+        report.recorded = reply->profile.data;
+        report.n_recorded = reply->profile.len;
+        report.selection = NULL;
+        return report_tree(&report, o->json);
+}
+
 static int run_help(const Options *o, const Verb *verb);
 
 static const Verb verbs[] = {
@@ -281,6 +345,9 @@ static const Verb verbs[] = {
         {"segments", "segments that were profiled", run_segments, NULL, NULL, true},
         {"report", "the call tree of a task or a segment", run_report, NULL, NULL, true},
         {"export", "the same as a page or for other programs", run_export, NULL, NULL, true},
+        {"dump", "the stacks of a process' threads, or of one thread, now", run_dump, NULL, NULL,
+                true},
+        {"record", "profile a process for a while, without spans", run_record, NULL, NULL, true},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
@@ -295,7 +362,7 @@ static int run_help(const Options *o, const Verb *verb)
         size_t size;
         FILE *f = check_memory(open_memstream(&text, &size));
 
-        fputs("Usage: swprofctl [OPTION]... [VERB [TASK|SEGMENT]]\n"
+        fputs("Usage: swprofctl [OPTION]... [VERB [ARGUMENT]]\n"
               "Ask swprofd, the profiler of SkyWalking's trace profiling, what it does.\n\n"
               "Verbs:\n",
                 f);
@@ -311,7 +378,8 @@ static int run_help(const Options *o, const Verb *verb)
                 "      --min=PERCENT   of report: hide frames with less (0.5; 0 in JSON)\n"
                 "      --depth=N       of report: hide deeper frames\n"
                 "  -f, --format=NAME   of export: html, folded, speedscope or pprof\n"
-                "  -o, --output=FILE   of export: write there\n"
+                "  -o, --output=FILE   of export, record: write there\n"
+                "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s)\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -339,6 +407,26 @@ static bool timeout_parse(const char *s, unsigned *ret)
         if (*s < '0' || *s > '9' || *end || v == 0 || v > MAX_TIMEOUT_S)
                 return false;
         *ret = (unsigned)v;
+        return true;
+}
+
+/* "10", "2.5s", "500ms", "5m". */
+static bool duration_parse(const char *s, uint32_t *ret_ms)
+{
+        char *end;
+        double v = strtod(s, &end);
+
+        if (*s < '0' || *s > '9')
+                return false;
+        if (strcmp(end, "m") == 0)
+                v *= 60000;
+        else if (*end == '\0' || strcmp(end, "s") == 0)
+                v *= 1000;
+        else if (strcmp(end, "ms") != 0)
+                return false;
+        if (!(v >= 1 && v <= RECORD_MS_MAX))
+                return false;
+        *ret_ms = (uint32_t)v;
         return true;
 }
 
@@ -378,6 +466,7 @@ int ctl_main(int argc, char **argv)
                 {"json", no_argument, NULL, 'j'},
                 {"timeout", required_argument, NULL, 't'},
                 {"input", required_argument, NULL, 'i'},
+                {"duration", required_argument, NULL, 'd'},
                 {"min", required_argument, NULL, OPTION_MIN},
                 {"depth", required_argument, NULL, OPTION_DEPTH},
                 {"format", required_argument, NULL, 'f'},
@@ -390,12 +479,13 @@ int ctl_main(int argc, char **argv)
         Options o = {
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
+                .duration_ms = RECORD_MS,
                 .report.min_percent = -1,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:h", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -415,6 +505,12 @@ int ctl_main(int argc, char **argv)
                         break;
                 case 'o':
                         o.report.output = optarg;
+                        break;
+                case 'd':
+                        if (!duration_parse(optarg, &o.duration_ms))
+                                return fail_usage(
+                                        "a duration is up to an hour, as 500ms, 10s or 5m, not",
+                                        optarg);
                         break;
                 case OPTION_MIN:
                         if (!percent_parse(optarg, &o.report.min_percent))
@@ -443,7 +539,7 @@ int ctl_main(int argc, char **argv)
                 if (optind < argc && verb->argument)
                         o.report.selection = argv[++optind];
                 if (optind + 1 < argc)
-                        return fail_usage(verb->argument ? "one task or segment only, not also"
+                        return fail_usage(verb->argument ? "one argument only, not also"
                                                          : "one verb only, not also",
                                 argv[optind + 1]);
         }

@@ -14,6 +14,21 @@ struct json_object *json_string(const char *s)
         return check_memory(json_object_new_string(text));
 }
 
+struct json_object *json_number(int64_t n)
+{
+        return check_memory(json_object_new_int64(n));
+}
+
+struct json_object *json_list(void)
+{
+        return check_memory(json_object_new_array());
+}
+
+void json_append(struct json_object *list, struct json_object *value)
+{
+        check_memory(json_object_array_add(list, value) == 0 ? list : NULL);
+}
+
 /* The value of that type at p. */
 static struct json_object *json_from_value(ProtobufCType type, const void *p)
 {

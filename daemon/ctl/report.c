@@ -73,6 +73,18 @@ static int load(const char *path, Bytes *ret)
         return CTL_EXIT_OK;
 }
 
+int report_save(const void *profile, size_t n, const char *path)
+{
+        FILE *f = fopen(path, "we");
+        bool good;
+
+        if (!f)
+                return fail_input(path, strerror(errno));
+        good = fwrite(profile, 1, n, f) == n;
+        good = fclose(f) == 0 && good;
+        return good ? CTL_EXIT_OK : fail_input(path, "cannot be written");
+}
+
 /* *ret_analysis is of the chosen segments, of which there is one at least. */
 static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis **ret_analysis)
 {
@@ -82,10 +94,14 @@ static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis
         const char *name = o->input ?: "swprofd's answer";
         int r;
 
-        r = o->input ? load(o->input, &bytes) : fetch(&bytes);
-        if (r)
-                return r;
-        r = profile_read(&p, bytes.p, bytes.n);
+        if (o->recorded) {
+                r = profile_read(&p, o->recorded, o->n_recorded);
+        } else {
+                r = o->input ? load(o->input, &bytes) : fetch(&bytes);
+                if (r)
+                        return r;
+                r = profile_read(&p, bytes.p, bytes.n);
+        }
         if (r == PROFILE_E_MALFORMED)
                 return fail_input(name, "this is no profile, or a damaged one");
         if (r == PROFILE_E_FORMAT)
@@ -114,7 +130,7 @@ static uint64_t lost_samples(const ProfileSegment *s)
         return n;
 }
 
-static struct json_object *json_number(uint64_t v)
+static struct json_object *json_count(uint64_t v)
 {
         return check_memory(json_object_new_uint64(v));
 }
@@ -133,16 +149,16 @@ static struct json_object *segment_json(const Profile *p, const ProfileSegment *
         json_add(object, "tid", check_memory(json_object_new_int(m->tid)));
         json_add(object, "thread", json_string(s->thread));
         json_add(object, "start_wall_ms", check_memory(json_object_new_int64(m->start_wall_ms)));
-        json_add(object, "duration_ns", json_number(m->duration_ns));
-        json_add(object, "on_cpu_ns", json_number(m->on_cpu_ns));
-        json_add(object, "run_queue_ns", json_number(m->run_queue_ns));
-        json_add(object, "blocked_ns", json_number(m->blocked_ns));
-        json_add(object, "period_us", json_number(m->period_us));
-        json_add(object, "samples", json_number(s->n_samples));
-        json_add(object, "duplicate_samples", json_number(s->n_duplicates));
+        json_add(object, "duration_ns", json_count(m->duration_ns));
+        json_add(object, "on_cpu_ns", json_count(m->on_cpu_ns));
+        json_add(object, "run_queue_ns", json_count(m->run_queue_ns));
+        json_add(object, "blocked_ns", json_count(m->blocked_ns));
+        json_add(object, "period_us", json_count(m->period_us));
+        json_add(object, "samples", json_count(s->n_samples));
+        json_add(object, "duplicate_samples", json_count(s->n_duplicates));
         for (size_t i = 0; i < m->n_losses; i++)
                 if (json_object_object_add(losses, p->message->strings[m->losses[i]->cause],
-                            json_number(m->losses[i]->samples)) != 0)
+                            json_count(m->losses[i]->samples)) != 0)
                         check_memory(NULL);
         json_add(object, "losses", losses);
         return object;
@@ -274,11 +290,11 @@ static struct json_object *report_json(const Analysis *a, const TreeView *view)
         json_add(object, "tool", json_string(a->profile->message->tool));
         json_add(object, "host", json_string(a->profile->message->host));
         json_add(object, "segments", segments_json(a));
-        json_add(object, "samples", json_number(a->n_samples));
-        json_add(object, "sampled_us", json_number(a->sampled_us));
-        json_add(object, "sampled_running_us", json_number(a->sampled_state_us[0]));
-        json_add(object, "sampled_runnable_us", json_number(a->sampled_state_us[1]));
-        json_add(object, "sampled_blocked_us", json_number(a->sampled_state_us[2]));
+        json_add(object, "samples", json_count(a->n_samples));
+        json_add(object, "sampled_us", json_count(a->sampled_us));
+        json_add(object, "sampled_running_us", json_count(a->sampled_state_us[0]));
+        json_add(object, "sampled_runnable_us", json_count(a->sampled_state_us[1]));
+        json_add(object, "sampled_blocked_us", json_count(a->sampled_state_us[2]));
         json_add(object, "elements", tree_json(a, view));
         return object;
 }

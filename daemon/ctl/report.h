@@ -2,11 +2,14 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* The verbs that show results: `segments`, `report`, `export`. */
 
 typedef struct ReportOptions {
         const char *input;     /* NULL: what the daemon keeps */
+        const void *recorded; /* a profile that is there already; NULL: none */
+        size_t n_recorded;
         const char *selection; /* a task or a segment; NULL: all */
         const char *format;    /* of export */
         const char *output;    /* NULL: stdout */
@@ -18,3 +21,5 @@ typedef struct ReportOptions {
 int report_segments(const ReportOptions *o, bool json);
 int report_tree(const ReportOptions *o, bool json);
 int report_export(const ReportOptions *o);
+/* Writes a profile to a file, for --input. Return: an exit status. */
+int report_save(const void *profile, size_t n, const char *path);

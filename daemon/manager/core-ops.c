@@ -44,17 +44,25 @@ void manager_send_deferred(Manager *m)
         }
 }
 
+void manager_target_add(Manager *m, TargetId id, const TargetSpec *spec)
+{
+        sampler_command_or_defer(m, id, spec);
+}
+
+void manager_target_remove(Manager *m, TargetId id)
+{
+        sampler_command_or_defer(m, id, NULL);
+        stack_table_target_removed(m->stacks, id, mono_now_ns());
+}
+
 static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
 {
-        sampler_command_or_defer(userdata, id, spec);
+        manager_target_add(userdata, id, spec);
 }
 
 static void on_target_remove(void *userdata, TargetId id)
 {
-        Manager *m = userdata;
-
-        sampler_command_or_defer(m, id, NULL);
-        stack_table_target_removed(m->stacks, id, mono_now_ns());
+        manager_target_remove(userdata, id);
 }
 
 static void on_watch_changed(void *userdata, Instance *instance)

@@ -8,6 +8,7 @@
 #include "control/server.h"
 #include "core/core.h"
 #include "manager/manager.h"
+#include "manager/observer.h"
 #include "manager/realtime.h"
 #include "manager/sampler.h"
 #include "manager/stack-table.h"
@@ -45,6 +46,7 @@ struct Manager {
         Worker *worker;
         Sampler *sampler; /* NULL: this host allows no capture */
         StackTable *stacks;
+        ObserverSet observers;
         Store *store;
         Session *session; /* NULL: no OAP configured */
         Listener *listener;
@@ -56,15 +58,21 @@ struct Manager {
 /* core-ops.c: what the core asks for, and the commands to the sampler that had to wait. */
 extern const CoreOps manager_core_ops;
 void manager_send_deferred(Manager *m);
+/* The same for targets that are not the core's. */
+void manager_target_add(Manager *m, TargetId id, const TargetSpec *spec);
+void manager_target_remove(Manager *m, TargetId id);
 /* Reads what a process runs, of which threads may be sampled soon. */
 void manager_prepare(Manager *m, pid_t pid);
 
 /* restore.c: gives core and session what a former daemon has left. Logs. */
 void manager_restore(Manager *m);
 
-/* status.c: the handler of the control socket. */
-void manager_control(void *userdata, const struct Swprof__Control__Request *request,
-        void (*respond)(void *cookie, const struct Swprof__Control__Reply *reply), void *cookie);
+/* control.c: who may ask what, and what is done then. */
+extern const ControlOps manager_control_ops;
+extern const ObserverOps manager_observer_ops;
+
+/* status.c */
+void manager_status(Manager *m, ControlCall *call);
 
 /* Loads the configuration anew and applies what can change while running. Logs. Return: 0,
  * CONFIG_E_INVALID, -errno. */

@@ -58,7 +58,9 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
         switch (e->type) {
         case SAMPLER_SAMPLE:
                 stack = stack_table_sample(m->stacks, e->target, e->stack_id);
-                if (stack)
+                if (stack && observer_owns(e->target))
+                        observers_sample(&m->observers, e, stack, now);
+                else if (stack)
                         core_samples(m->core, e->target,
                                 &(SampleRun){.mono_ns = e->mono_ns,
                                         .wall_ns = e->wall_ns,
@@ -74,10 +76,16 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
                         log_error("out of memory: a stack is lost");
                 break;
         case SAMPLER_TIMES:
-                core_thread_times(m->core, e->target, e->mono_ns, e->times);
+                if (observer_owns(e->target))
+                        observers_sample(&m->observers, e, NULL, now);
+                else
+                        core_thread_times(m->core, e->target, e->mono_ns, e->times);
                 break;
         case SAMPLER_GONE:
-                core_target_gone(m->core, e->target, now);
+                if (observer_owns(e->target))
+                        observers_gone(&m->observers, e->target, now);
+                else
+                        core_target_gone(m->core, e->target, now);
                 break;
         }
 }
@@ -93,7 +101,11 @@ static void take_sampler_events(Manager *m, Now now)
 
 static int on_sampler(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-        take_sampler_events(userdata, now_get());
+        Manager *m = userdata;
+        Now now = now_get();
+
+        take_sampler_events(m, now);
+        observers_step(&m->observers, now);
         return 0;
 }
 
@@ -108,6 +120,7 @@ static void step_core(Manager *m, Now now)
                         take_sampler_events(m, now);
         }
         core_step(m->core, now);
+        observers_step(&m->observers, now);
 }
 
 static int on_worker(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -219,7 +232,7 @@ static int on_post(sd_event_source *source, void *userdata)
                 if (r < 0)
                         return error_trace(r);
         }
-        next = core_next_mono_ns(m->core, now);
+        next = min_ns(core_next_mono_ns(m->core, now), observers_next_mono_ns(&m->observers));
         if (m->session)
                 next = min_ns(next, session_next_mono_ns(m->session));
         if (m->watchdog_ns)
@@ -428,6 +441,7 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
         if (!m)
                 return error_origin(-ENOMEM);
         list_init(&m->deferred);
+        observer_set_init(&m->observers, &manager_observer_ops, m);
         m->start_mono_ns = mono_now_ns();
         m->load = load;
         m->userdata = userdata;
@@ -470,7 +484,7 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
                         "cannot bind the span socket %s: %s", m->config.span_socket, strerror(-r));
         if (r >= 0) {
                 r = control_server_new(
-                        &m->control, m->event, control_fd, &m->config, manager_control, m);
+                        &m->control, m->event, control_fd, &m->config, &manager_control_ops, m);
                 if (r < 0)
                         log_error("cannot bind the control socket %s: %s", m->config.control_socket,
                                 strerror(-r));
@@ -494,6 +508,7 @@ Manager *manager_free(Manager *m)
          * used. */
         listener_free(m->listener);
         control_server_free(m->control);
+        observer_set_deinit(&m->observers);
         sampler_free(m->sampler);
         m->sampler = NULL;
         session_free(m->session);

@@ -36,6 +36,7 @@ typedef struct SampleTime {
         uint64_t mono_ns;         /* as reported */
         uint64_t capture_mono_ns; /* when it was true beyond doubt */
         ThreadTimes times;        /* the thread's then; zero: not known */
+        ThreadState state;
 } SampleTime;
 
 /* An event that the mailbox had no room for. */
@@ -116,6 +117,7 @@ struct Target {
         ListLink process_link;
         CaptureThread *thread; /* NULL: gone */
         EventNode *gone_node;
+        bool blocked_on; /* its stacks say what it waits for */
         uint64_t first_mono_ns, period_ns;
         uint64_t due_mono_ns; /* the sample that is due next, or being taken */
         SampleTime sample;    /* its newest one */

@@ -35,7 +35,7 @@ typedef struct Parked {
         StackCopy copy; /* without bytes: */
         size_t n;       /* in all */
         bool pcs_only, pcs_cut;
-        bool blocked, queued;
+        bool blocked, queued, blocked_on;
         int64_t syscall;
         size_t n_kernel_pcs;
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
@@ -54,7 +54,8 @@ static Frame frame_of(FrameKind kind, uint64_t pc)
 }
 
 /* Into s->frames: what it waits for innermost, then kernel frames, then the user's. */
-static UnwindResult unwind(Process *p, const CaptureResult *c, const ProcMap *map)
+static UnwindResult unwind(
+        Process *p, const CaptureResult *c, const ProcMap *map, bool blocked_on)
 {
         Sampler *s = p->sampler;
         const uint64_t *regs = c->copy.regs.r;
@@ -62,7 +63,7 @@ static UnwindResult unwind(Process *p, const CaptureResult *c, const ProcMap *ma
         Frame *frames;
         UnwindResult u;
 
-        if (s->blocked_on && (c->blocked || c->queued))
+        if (blocked_on && (c->blocked || c->queued))
                 s->frames[n_inner++] = frame_of(FRAME_WAIT,
                         wait_code(c->blocked, c->syscall, regs[X86_RDI], regs[X86_RSI]));
         for (size_t i = 0; i < c->n_kernel_pcs; i++)
@@ -177,6 +178,7 @@ static SampleFate park(
                         .pcs_cut = c->pcs_cut,
                         .blocked = c->blocked,
                         .queued = c->queued,
+                        .blocked_on = t->blocked_on,
                         .syscall = c->syscall,
                         .has_python = c->has_python,
                         .python_status = c->python_status,
@@ -240,7 +242,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
         c.copy.other_bytes = c.copy.bytes + c.copy.n;
         c.copy.code = c.copy.other_bytes + c.copy.other_n;
         if (map)
-                u = unwind(p, &c, map);
+                u = unwind(p, &c, map, k->blocked_on);
         if (u.status == UNWIND_UNREAD && !full) {
                 k->ticket = process_want_map(p, true);
                 return;
@@ -306,7 +308,7 @@ SampleFate process_take_sample(
                 return park(p, t, result, time, false);
         if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
                 process_want_map(p, true);
-        u = unwind(p, result, p->map);
+        u = unwind(p, result, p->map, t->blocked_on);
         if (u.status == UNWIND_NO_MAPPING || u.status == UNWIND_UNREAD)
                 return park(p, t, result, time, u.status == UNWIND_UNREAD);
         want_other(t, p->map, &u);

@@ -145,6 +145,15 @@ static void begin(Target *t, uint64_t now)
  * The time to be reported of a capture: when it was due, if it came that near. After a sample that
  * was so late that it has its true time, the next due time may lie before that.
  */
+static ThreadState sample_state(const Target *t, const CaptureResult *r)
+{
+        if (r->status == CAPTURE_REPEATED)
+                return t->sample.state;
+        if (r->blocked)
+                return THREAD_BLOCKED;
+        return r->queued ? THREAD_RUNNABLE : THREAD_RUNNING;
+}
+
 static SampleTime sample_time(const Target *t, const CaptureResult *r)
 {
         uint64_t capture_mono_ns = r->mono_ns;
@@ -154,7 +163,8 @@ static SampleTime sample_time(const Target *t, const CaptureResult *r)
 
         return (SampleTime){.mono_ns = punctual ? t->due_mono_ns : capture_mono_ns,
                 .capture_mono_ns = capture_mono_ns,
-                .times = {.runtime_ns = r->runtime_ns, .run_delay_ns = r->run_delay_ns}};
+                .times = {.runtime_ns = r->runtime_ns, .run_delay_ns = r->run_delay_ns},
+                .state = sample_state(t, r)};
 }
 
 bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_t stack_id)
@@ -162,6 +172,7 @@ bool target_add_edge(Target *t, uint64_t mono_ns, uint64_t next_mono_ns, uint64_
         SampleTime edge = {.mono_ns = mono_ns, .capture_mono_ns = mono_ns};
         bool ends = stack_id == t->stack_id;
 
+        edge.state = ends ? t->sample.state : THREAD_BLOCKED;
         /* Nearer to another sample of that stack than the wire's unit it tells nothing more. */
         if (mono_ns < t->sample.capture_mono_ns ||
                 mono_ns < t->sample.mono_ns + (ends ? WIRE_NS : 0) ||
@@ -392,6 +403,7 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
         t->heap_index = NOT_IN_HEAP;
         t->first_mono_ns = next_step(spec->first_mono_ns + PHASE_NS, spec->period_ns);
         t->period_ns = spec->period_ns;
+        t->blocked_on = s->blocked_on || spec->say_waits;
         t->due_mono_ns = spec->goes_on ? next_due(t, now_mono_ns) : now_mono_ns;
         t->gone_node = calloc(1, sizeof(*t->gone_node));
         p = process_get(s, spec->pid);

@@ -86,6 +86,7 @@ bool sampler_emit_sample(Sampler *s, Target *t, const SampleTime *time, uint64_t
                 .wall_ns = time->mono_ns + (uint64_t)s->wall_offset_ns,
                 .stack_id = stack_id,
                 .times = time->times,
+                .state = time->state,
                 .period_ns = t->period_ns,
                 .n = 1,
         };
@@ -112,6 +113,7 @@ void sampler_flush_run(Sampler *s, Target *t)
                 .wall_ns = run->mono_ns + (uint64_t)run->wall_offset_ns,
                 .stack_id = t->stack_id,
                 .times = run->times,
+                .state = t->sample.state,
                 .period_ns = t->period_ns,
                 .n = run->n,
         };

@@ -30,6 +30,13 @@ typedef enum SamplerEventType {
         SAMPLER_GONE,  /* the thread has ended */
 } SamplerEventType;
 
+/* Of a thread when it was sampled. */
+typedef enum ThreadState {
+        THREAD_RUNNING,
+        THREAD_RUNNABLE, /* in want of a CPU */
+        THREAD_BLOCKED,
+} ThreadState;
+
 typedef struct SamplerEvent {
         SamplerEventType type;
         TargetId target;
@@ -39,6 +46,7 @@ typedef struct SamplerEvent {
          * are the first one's due time then, and the others follow each a period later. */
         uint64_t period_ns;
         uint32_t n;
+        ThreadState state; /* SAMPLE */
         uint64_t stack_id; /* unique for the daemon's life time */
         ThreadTimes times; /* SAMPLE: at the last one; TIMES: at mono_ns; zero: not told */
         bool failed;       /* STACK: not to be had; already counted */

@@ -242,36 +242,17 @@ static bool builder_fill(StatusBuilder *b, Manager *m)
         return !b->failed;
 }
 
-void manager_control(void *userdata, const struct Swprof__Control__Request *request,
-        void (*respond)(void *cookie, const struct Swprof__Control__Reply *reply), void *cookie)
+void manager_status(Manager *m, ControlCall *call)
 {
         Swprof__Control__Reply reply = SWPROF__CONTROL__REPLY__INIT;
-        Swprof__Control__Empty done = SWPROF__CONTROL__EMPTY__INIT;
         StatusBuilder b = {0};
 
-        reply.protocol = 1;
-        switch (request->verb_case) {
-        case SWPROF__CONTROL__REQUEST__VERB_STATUS:
-                if (builder_fill(&b, userdata)) {
-                        reply.result_case = SWPROF__CONTROL__REPLY__RESULT_STATUS;
-                        reply.status = &b.status;
-                } else {
-                        reply.error = (char *)"out of memory";
-                }
-                break;
-        case SWPROF__CONTROL__REQUEST__VERB_RELOAD:
-                if (manager_reload(userdata) == 0) {
-                        reply.result_case = SWPROF__CONTROL__REPLY__RESULT_DONE;
-                        reply.done = &done;
-                } else {
-                        reply.error = (char *)"the configuration is not valid, the old one stays; "
-                                              "see the log of swprofd";
-                }
-                break;
-        default:
-                reply.error =
-                        (char *)"this swprofd does not know that request: is swprofctl newer?";
+        if (builder_fill(&b, m)) {
+                reply.result_case = SWPROF__CONTROL__REPLY__RESULT_STATUS;
+                reply.status = &b.status;
+                control_call_respond(call, &reply);
+        } else {
+                control_call_fail(call, "out of memory", false);
         }
-        respond(cookie, &reply);
         builder_deinit(&b);
 }

@@ -31,7 +31,7 @@ OWNERS = [
     ("*/*.pb-c.h", ["daemon/oap/codec.c"]),
     ("span.pb-c.h", ["daemon/client/*"]),
     ("control.pb-c.h", ["daemon/control/*", "daemon/ctl/*", "daemon/manager/*"]),
-    ("profile.pb-c.h", ["daemon/report/profile.h"]),
+    ("profile.pb-c.h", ["daemon/report/profile.h", "daemon/manager/observed.c"]),
     ("pprof.pb-c.h", ["daemon/report/export-pprof.c"]),
     ("protobuf-c/*", ["daemon/client/*", "daemon/control/*", "daemon/ctl/*", "daemon/oap/codec.c"]),
     ("google/protobuf-c/*", []),

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "manager/observer.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "util/error.h"
+
+/* Ids of targets: that bit, the observer's number, the thread's index. The core counts from 1. */
+#define OBSERVED    (1ULL << 63)
+#define INDEX_BITS  20
+#define THREADS_MAX (1U << INDEX_BITS)
+
+#define OBSERVERS_MAX 4
+/* What one keeps: 32 MiB of samples, and their stacks. */
+#define SAMPLES_MAX     (1U << 20)
+#define STACK_BYTES_MAX (64U << 20)
+/* One sample of each thread: so many are tried, so far apart, and one that cannot be sampled at all is
+ * waited for that long. */
+#define TRIES        5
+#define TRY_NS       (10 * NS_PER_MS)
+#define NO_SAMPLE_NS NS_PER_S
+/* New threads are looked for so often. */
+#define SCAN_NS (50 * NS_PER_MS)
+
+void observer_set_init(ObserverSet *s, const ObserverOps *ops, void *userdata)
+{
+        *s = (ObserverSet){.ops = ops, .userdata = userdata};
+        list_init(&s->observers);
+}
+
+void observer_set_deinit(ObserverSet *s)
+{
+        Observer *o, *tmp;
+
+        list_for_each_safe (o, tmp, &s->observers, link)
+                observer_free(o);
+}
+
+/* ---- threads ---- */
+
+static int comm_read(pid_t pid, pid_t tid, char ret[16])
+{
+        char path[64];
+        FILE *f;
+        size_t n;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+        f = fopen(path, "re");
+        if (!f)
+                return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
+        n = fread(ret, 1, 15, f);
+        fclose(f);
+        ret[n] = '\0';
+        ret[strcspn(ret, "\n")] = '\0';
+        return n > 0 ? 0 : OBSERVER_E_GONE;
+}
+
+static ObservedThread *thread_free(ObservedThread *t)
+{
+        if (!t)
+                return NULL;
+        for (size_t i = t->n_named; i < t->n_samples; i++)
+                stack_unref(t->samples[i].stack);
+        free(t->samples);
+        free(t);
+        return NULL;
+}
+DEFINE_CLEANUP(ObservedThread *, thread_free)
+
+static ObservedThread *thread_find_live(Observer *o, pid_t tid)
+{
+        for (HashLink *l = hash_table_find(&o->live, hash_u64((uint64_t)tid)); l;
+                l = hash_link_next(l)) {
+                ObservedThread *t = container_of(l, ObservedThread, by_tid);
+
+                if (t->tid == tid)
+                        return t;
+        }
+        return NULL;
+}
+
+/* Begins with a thread. Return: 0, OBSERVER_E_GONE, -errno. */
+static int thread_add(Observer *o, pid_t tid, Now now)
+{
+        _cleanup_(thread_freep) ObservedThread *t = calloc(1, sizeof(*t));
+        ObservedThread **threads;
+        int r;
+
+        threads = realloc(o->threads, (o->n_threads + 1) * sizeof(ObservedThread *));
+        if (!t || !threads) {
+                o->threads = threads ?: o->threads;
+                return error_origin(-ENOMEM);
+        }
+        o->threads = threads;
+        r = comm_read(o->spec.pid, tid, t->name);
+        if (r)
+                return error_trace(r);
+        t->tid = tid;
+        t->target = OBSERVED | (uint64_t)o->number << INDEX_BITS | o->n_threads;
+        r = hash_table_add(&o->live, &t->by_tid, hash_u64((uint64_t)tid));
+        if (r)
+                return error_trace(r);
+        o->ops->target_add(o->userdata, t->target,
+                &(TargetSpec){.pid = o->spec.pid,
+                        .tid = tid,
+                        .first_mono_ns = now.mono_ns,
+                        .period_ns = o->spec.duration_ns ? o->spec.period_ns : TRY_NS,
+                        .say_waits = true});
+        o->threads[o->n_threads++] = TAKE_PTR(t);
+        return 0;
+}
+
+/* It gives no more samples. */
+static void thread_end(Observer *o, ObservedThread *t)
+{
+        if (t->gone)
+                return;
+        t->gone = true;
+        hash_table_remove(&o->live, &t->by_tid);
+        o->ops->target_remove(o->userdata, t->target);
+}
+
+/* Return: 0, OBSERVER_E_GONE: the process is, -errno. */
+static int scan(Observer *o, Now now)
+{
+        char path[64];
+        struct dirent *e;
+        DIR *d;
+        int r = 0;
+
+        o->scan_mono_ns = now.mono_ns;
+        snprintf(path, sizeof(path), "/proc/%d/task", (int)o->spec.pid);
+        d = opendir(path);
+        if (!d)
+                return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
+        while (r >= 0 && (e = readdir(d))) {
+                pid_t tid = (pid_t)atoi(e->d_name);
+
+                if (tid <= 0 || (o->spec.tid && tid != o->spec.tid) || thread_find_live(o, tid))
+                        continue;
+                if (o->n_threads == THREADS_MAX)
+                        o->full = true;
+                else
+                        r = thread_add(o, tid, now);
+        }
+        closedir(d);
+        return r < 0 ? error_trace(r) : 0;
+}
+
+/* ---- an observer's life ---- */
+
+int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void *caller, Now now)
+{
+        _cleanup_(observer_freep) Observer *o = NULL;
+        int r;
+
+        if (s->n_observers == OBSERVERS_MAX)
+                return OBSERVER_E_LIMIT;
+        o = calloc(1, sizeof(*o));
+        if (!o)
+                return error_origin(-ENOMEM);
+        list_init(&o->link);
+        o->ops = s->ops;
+        o->userdata = s->userdata;
+        o->spec = *spec;
+        o->caller = caller;
+        /* Numbers come round; the targets of one so long ago are forgotten. */
+        o->number = s->last_number = (s->last_number + 1) & UINT32_MAX;
+        o->start_mono_ns = now.mono_ns;
+        o->start_wall_ms = now.wall_ms;
+        o->stop_mono_ns = now.mono_ns + (spec->duration_ns ?: OBSERVER_GIVE_UP_NS);
+        r = comm_read(spec->pid, spec->tid ?: spec->pid, o->name);
+        if (r)
+                return error_trace(r);
+        o->sampling = true;
+        r = scan(o, now);
+        if (r == 0 && o->n_threads == 0)
+                r = OBSERVER_E_GONE;
+        if (r)
+                return error_trace(r);
+        list_append(&s->observers, &o->link);
+        s->n_observers++;
+        o->set = s;
+        *ret = TAKE_PTR(o);
+        return 0;
+}
+
+Observer *observer_free(Observer *o)
+{
+        if (!o)
+                return NULL;
+        for (size_t i = 0; i < o->n_threads; i++) {
+                if (o->sampling)
+                        thread_end(o, o->threads[i]);
+                thread_free(o->threads[i]);
+        }
+        for (size_t i = 0; i < o->stacks.n; i++) {
+                stack_unref(o->stack_list[i]->stack);
+                free(o->stack_list[i]);
+        }
+        free(o->stack_list);
+        hash_table_deinit(&o->stacks);
+        hash_table_deinit(&o->live);
+        free(o->threads);
+        if (o->set)
+                o->set->n_observers--;
+        list_remove(&o->link);
+        free(o);
+        return NULL;
+}
+
+void observer_stop(Observer *o, Now now)
+{
+        if (!o->sampling)
+                return;
+        for (size_t i = 0; i < o->n_threads; i++)
+                thread_end(o, o->threads[i]);
+        o->sampling = false;
+        o->give_up_mono_ns = now.mono_ns + OBSERVER_GIVE_UP_NS;
+}
+
+/* ---- samples ---- */
+
+bool observer_owns(TargetId id)
+{
+        return (id & OBSERVED) != 0;
+}
+
+static ObservedThread *find(ObserverSet *s, TargetId id, Observer **ret)
+{
+        uint32_t number = (uint32_t)(id >> INDEX_BITS), index = id & (THREADS_MAX - 1);
+        Observer *o;
+
+        list_for_each (o, &s->observers, link)
+                if (o->number == number && index < o->n_threads) {
+                        *ret = o;
+                        return o->threads[index];
+                }
+        return NULL;
+}
+
+static bool thread_reserve(ObservedThread *t)
+{
+        size_t n = t->n_allocated ? 2 * t->n_allocated : 4;
+        ObservedSample *grown;
+
+        if (t->n_samples < t->n_allocated)
+                return true;
+        grown = realloc(t->samples, n * sizeof(*grown));
+        if (!grown)
+                return false;
+        t->samples = grown;
+        t->n_allocated = n;
+        return true;
+}
+
+static void thread_note_times(ObservedThread *t, const SamplerEvent *e)
+{
+        if (e->times.runtime_ns == 0 && e->times.run_delay_ns == 0)
+                return;
+        if (!t->first_mono_ns) {
+                t->first_mono_ns = e->mono_ns;
+                t->first = e->times;
+        }
+        t->last_mono_ns = e->mono_ns;
+        t->last = e->times;
+}
+
+void observers_sample(ObserverSet *s, const SamplerEvent *e, Stack *stack, Now now)
+{
+        Observer *o;
+        ObservedThread *t = find(s, e->target, &o);
+
+        if (!t)
+                return;
+        thread_note_times(t, e);
+        if (!stack || !o->sampling || e->mono_ns > o->stop_mono_ns)
+                return;
+        if (o->n_samples == SAMPLES_MAX || !thread_reserve(t)) {
+                o->full = true;
+                observer_stop(o, now);
+                return;
+        }
+        t->samples[t->n_samples++] = (ObservedSample){.wall_ns = e->wall_ns,
+                .period_ns = e->period_ns,
+                .n = e->n,
+                .stack = stack_ref(stack),
+                .state = e->state};
+        o->n_samples++;
+}
+
+void observers_gone(ObserverSet *s, TargetId id, Now now)
+{
+        Observer *o;
+        ObservedThread *t = find(s, id, &o);
+
+        if (t && o->sampling)
+                thread_end(o, t);
+}
+
+/* ---- time ---- */
+
+static bool stack_equal(const Stack *a, const Stack *b)
+{
+        if (a->n_signatures != b->n_signatures)
+                return false;
+        for (size_t i = 0; i < a->n_signatures; i++)
+                if (strcmp(a->signatures[i], b->signatures[i]) != 0)
+                        return false;
+        return true;
+}
+
+static uint64_t stack_hash(const Stack *s, size_t *ret_bytes)
+{
+        uint64_t hash = 0;
+
+        for (size_t i = 0; i < s->n_signatures; i++) {
+                size_t n = strlen(s->signatures[i]);
+
+                hash = hash_u64(hash ^ hash_bytes(s->signatures[i], n));
+                *ret_bytes += n + 1 + sizeof(char *);
+        }
+        return hash;
+}
+
+/* NULL: no room for it. */
+static const ObservedStack *stack_know(Observer *o, Stack *stack)
+{
+        size_t bytes = sizeof(ObservedStack) + sizeof(Stack);
+        uint64_t hash = stack_hash(stack, &bytes);
+        ObservedStack *k, **list;
+
+        for (HashLink *l = hash_table_find(&o->stacks, hash); l; l = hash_link_next(l)) {
+                k = container_of(l, ObservedStack, by_signatures);
+                if (stack_equal(k->stack, stack))
+                        return k;
+        }
+        if (o->stack_bytes + bytes > STACK_BYTES_MAX)
+                return NULL;
+        list = realloc(o->stack_list, (o->stacks.n + 1) * sizeof(ObservedStack *));
+        if (!list)
+                return NULL;
+        o->stack_list = list;
+        k = calloc(1, sizeof(*k));
+        if (!k)
+                return NULL;
+        k->index = (uint32_t)o->stacks.n;
+        if (hash_table_add(&o->stacks, &k->by_signatures, hash) < 0) {
+                free(k);
+                return NULL;
+        }
+        o->stack_list[k->index] = k;
+        k->stack = stack_ref(stack);
+        o->stack_bytes += bytes;
+        return k;
+}
+
+/* Samples whose stack was named by now share it with others. Return: whether all are. */
+static bool thread_take_names(Observer *o, ObservedThread *t)
+{
+        for (; t->n_named < t->n_samples; t->n_named++) {
+                ObservedSample *sample = &t->samples[t->n_named];
+
+                if (sample->stack->state == STACK_PENDING)
+                        return false;
+                if (sample->stack->state == STACK_READY) {
+                        sample->known = stack_know(o, sample->stack);
+                        o->full |= !sample->known;
+                }
+                sample->stack = stack_unref(sample->stack);
+        }
+        return true;
+}
+
+/* Of one sample of each thread: whether it has one, or will have none. */
+static bool thread_is_done(const Observer *o, const ObservedThread *t, Now now)
+{
+        if (t->gone || t->n_named >= TRIES)
+                return true;
+        if (t->n_samples == 0)
+                return now.mono_ns >= o->start_mono_ns + NO_SAMPLE_NS;
+        return t->n_named > 0 && t->samples[t->n_named - 1].known;
+}
+
+/* Return: whether all are. */
+static bool end_those_done(Observer *o, Now now)
+{
+        bool all = true;
+
+        for (size_t i = 0; i < o->n_threads; i++) {
+                ObservedThread *t = o->threads[i];
+
+                if (thread_is_done(o, t, now))
+                        thread_end(o, t);
+                all &= t->gone;
+        }
+        return all;
+}
+
+static bool take_names(Observer *o)
+{
+        bool all = true;
+
+        for (size_t i = 0; i < o->n_threads; i++)
+                all &= thread_take_names(o, o->threads[i]);
+        return all;
+}
+
+static void observer_step(Observer *o, Now now)
+{
+        bool named, over;
+
+        o->last_step_mono_ns = now.mono_ns;
+        named = take_names(o);
+        over = o->stop_mono_ns <= now.mono_ns || o->full;
+        if (o->sampling && !over) {
+                if (o->spec.duration_ns == 0)
+                        over = end_those_done(o, now);
+                else if (now.mono_ns >= o->scan_mono_ns + SCAN_NS)
+                        over = scan(o, now) != 0;
+        }
+        if (over)
+                observer_stop(o, now);
+        if (!o->sampling && (now.mono_ns >= o->give_up_mono_ns || named))
+                o->ops->done(o->userdata, o);
+}
+
+void observers_step(ObserverSet *s, Now now)
+{
+        Observer *o, *tmp;
+
+        list_for_each_safe (o, tmp, &s->observers, link)
+                observer_step(o, now);
+}
+
+static uint64_t observer_next_mono_ns(const Observer *o)
+{
+        uint64_t scan_ns = o->scan_mono_ns + SCAN_NS;
+
+        if (!o->sampling)
+                return o->give_up_mono_ns;
+        if (o->spec.duration_ns == 0 && o->start_mono_ns + NO_SAMPLE_NS > o->last_step_mono_ns)
+                return o->start_mono_ns + NO_SAMPLE_NS;
+        if (o->spec.duration_ns == 0 || o->stop_mono_ns < scan_ns)
+                return o->stop_mono_ns;
+        return scan_ns;
+}
+
+uint64_t observers_next_mono_ns(const ObserverSet *s)
+{
+        uint64_t next = UINT64_MAX;
+        Observer *o;
+
+        list_for_each (o, &s->observers, link) {
+                uint64_t t = observer_next_mono_ns(o);
+
+                if (t < next)
+                        next = t;
+        }
+        return next;
+}

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""swprofctl dump. Environment: SWPROFD_BUILD."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from swprofd_test import BUILD, Daemon
+
+NOBODY = 65534
+THREADS = """
+import threading, time
+def parked(i):
+    threading.Event().wait()
+def busy():
+    while True:
+        pass
+for i in range(%d):
+    threading.Thread(target=parked, args=(i,), daemon=True).start()
+threading.Thread(target=busy, daemon=True).start()
+print(flush=True)
+input()
+"""
+
+
+@unittest.skipIf(os.geteuid() != 0, "needs root, to read the stack of another process")
+class Dump(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon(self.enterContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
+        self.addCleanup(self.daemon.kill)
+        self.daemon.start()
+
+    def start(self, n, **options):
+        process = subprocess.Popen([sys.executable, "-c", THREADS % n], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, **options)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        process.stdout.readline()
+        return process.pid
+
+    def dump(self, pid):
+        done = self.daemon.ctl("--json", "dump", str(pid))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)["threads"]
+
+    def test_all_threads(self):
+        pid = self.start(500)
+        threads = self.dump(pid)
+        self.assertEqual({t["tid"] for t in threads}, set(map(int, os.listdir(f"/proc/{pid}/task"))))
+        self.assertTrue(all(t["pid"] == pid for t in threads))
+        parked = [t for t in threads if any(".parked: " in s for s in t["stack"])]
+        self.assertEqual(len(parked), 500)
+        self.assertTrue(all(t["stack"][-1].find("._bootstrap: ") > 0 for t in parked), parked[0])
+        busy = [t for t in threads if any(".busy: " in s for s in t["stack"])]
+        self.assertEqual(len(busy), 1)
+        main = next(t for t in threads if t["tid"] == pid)
+        self.assertEqual((main["state"], main["stack"][0]), ("blocked", "[read fd 0]"))
+
+    def test_text(self):
+        pid = self.start(1)
+        done = self.daemon.ctl("dump", str(pid))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, rf"(?m)^thread {pid} python3[\d.]*: blocked\n    \[read fd 0\]\n")
+        tid = next(t for t in map(int, os.listdir(f"/proc/{pid}/task")) if t != pid)
+        done = self.daemon.ctl("dump", str(tid))
+        self.assertEqual(re.findall(r"(?m)^thread (\d+)", done.stdout), [str(tid)])
+
+    def test_native(self):
+        process = subprocess.Popen(["sleep", "1000"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        [thread] = self.dump(process.pid)
+        self.assertEqual((thread["name"], thread["stack"][0]), ("sleep", "[clock_nanosleep]"))
+        self.assertIn("libc_start_call_main", " ".join(thread["stack"]))
+
+    def test_wrong_arguments(self):
+        for arguments, code, text in ((["dump"], 2, "argument"), (["dump", "x"], 2, "number"),
+                                      (["dump", "0"], 2, "number"), (["dump", "1", "2"], 2, "one argument"),
+                                      (["dump", "99999999"], 1, "no process 99999999")):
+            with self.subTest(arguments=arguments):
+                done = self.daemon.ctl(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (code, ""))
+                self.assertIn(text, done.stderr)
+                self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_who_may(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        os.chmod(folder, 0o755)
+        os.chmod(self.daemon.folder, 0o755)
+        program = shutil.copy(BUILD / "daemon/swprofctl", folder)
+
+        def as_nobody(*command):
+            return subprocess.run([program, f"--socket={self.daemon.control_socket}", *command], user=NOBODY,
+                                  group=NOBODY, extra_groups=[], capture_output=True, text=True, timeout=30)
+
+        ours, theirs = self.start(1), self.start(1, user=NOBODY, group=NOBODY, extra_groups=[])
+        self.assertEqual(as_nobody("dump", str(theirs)).returncode, 0)
+        for command in (["dump", str(ours)], ["dump", "1"], ["status"]):
+            done = as_nobody(*command)
+            self.assertEqual((done.returncode, done.stdout), (5, ""), command)
+            self.assertIn("only root", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
