@@ -137,18 +137,25 @@ void buffer_entry_free(Buffer *b, Entry *e)
         free(e);
 }
 
+static void entries_free(Buffer *b, ListLink *entries)
+{
+        Entry *e, *next;
+
+        list_for_each_safe (e, next, entries, link)
+                buffer_entry_free(b, e);
+}
+
 Buffer *buffer_free(Buffer *b)
 {
-        ListLink *lists[] = {&b->fresh, &b->read, &b->writing, &b->taken};
-        Entry *e, *next_entry;
         BufferSegment *s, *next;
 
         if (!b)
                 return NULL;
         buffer_keep_all(b);
-        for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)
-                list_for_each_safe (e, next_entry, lists[i], link)
-                        buffer_entry_free(b, e);
+        entries_free(b, &b->fresh);
+        entries_free(b, &b->read);
+        entries_free(b, &b->writing);
+        entries_free(b, &b->taken);
         list_for_each_safe (s, next, &b->segments, link)
                 segment_free(b, s);
         list_for_each_safe (s, next, &b->retired, link)

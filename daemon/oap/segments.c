@@ -21,8 +21,9 @@ void segments_init(Segments *s, Backend *backend, const Keep *keep)
         list_init(&s->queue);
 }
 
-/* Those of the first n that are on record are not to be sent any more, or are again. */
-static void segments_record(Segments *s, size_t n, bool wanted)
+/* Those of the first n that are on record are not to be sent any more, or are again. Return:
+ * whether `done` will be called. */
+static bool segments_record(Segments *s, size_t n, bool wanted, KeepRecorded done)
 {
         KeptReport reports[STREAM_MAX];
         QueuedSegment *q;
@@ -37,10 +38,13 @@ static void segments_record(Segments *s, size_t n, bool wanted)
                 reports[n_reports].data = wanted ? q->report.bytes.data : NULL;
                 reports[n_reports++].size = wanted ? q->report.bytes.size : 0;
         }
-        if (n_reports > 0 && s->keep &&
-                s->keep->record(s->keep->userdata,
-                        &(KeepRecord){.reports = reports, .n_reports = n_reports}, NULL, NULL) < 0)
-                counter_add(COUNTER_STORE_RECORDS_LOST, n_reports);
+        if (n_reports == 0 || !s->keep)
+                return false;
+        if (s->keep->record(s->keep->userdata,
+                    &(KeepRecord){.reports = reports, .n_reports = n_reports}, done, s) == 0)
+                return done;
+        counter_add(COUNTER_STORE_RECORDS_LOST, n_reports);
+        return false;
 }
 
 /* Takes the first n out. */
@@ -58,6 +62,9 @@ static void segments_shift(Segments *s, size_t n)
 
 void segments_deinit(Segments *s)
 {
+        /* These were not sent. */
+        if (s->waiting)
+                segments_record(s, s->n_taken, true, NULL);
         segments_shift(s, s->n);
 }
 
@@ -67,7 +74,7 @@ static void segments_drop(Segments *s)
         while (s->n > 0) {
                 size_t n = s->n < STREAM_MAX ? s->n : STREAM_MAX;
 
-                segments_record(s, n, false);
+                segments_record(s, n, false, NULL);
                 segments_shift(s, n);
         }
 }
@@ -118,30 +125,50 @@ static void stream_done(void *userdata, const RpcResult *result)
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, s->n_taken);
                 segments_shift(s, s->n_taken);
         } else {
-                segments_record(s, s->n_taken, true);
+                segments_record(s, s->n_taken, true, NULL);
         }
         s->n_taken = 0;
 }
 
-void segments_step(Segments *s)
+static void segments_send(Segments *s)
 {
         RpcBytes messages[STREAM_MAX];
         QueuedSegment *q;
         size_t n = 0;
 
+        list_for_each (q, &s->queue, link) {
+                if (n == s->n_taken)
+                        break;
+                messages[n++] = q->report.bytes;
+        }
+        if (backend_call(s->backend, LANE_SEGMENT, METHOD_COLLECT, messages, n, stream_done, s) <
+                0) {
+                segments_record(s, n, true, NULL);
+                s->n_taken = 0;
+                s->streaming = false;
+                return;
+        }
+        s->started_mono_ns = s->backend->now.mono_ns;
+}
+
+static void segments_recorded(void *userdata, bool failed, const KeptLoss *losses, size_t n_losses)
+{
+        Segments *s = userdata;
+
+        s->waiting = false;
+        segments_send(s);
+}
+
+void segments_step(Segments *s)
+{
         if (!segments_due(s) || !backend_open(s->backend, LANE_SEGMENT))
                 return;
-        /* A lane that failed is tried with an empty stream. */
-        if (!backend_lane_failing(s->backend, LANE_SEGMENT))
-                list_for_each (q, &s->queue, link) {
-                        if (n == STREAM_MAX)
-                                break;
-                        messages[n++] = q->report.bytes;
-                }
-        segments_record(s, n, false);
-        if (backend_call(s->backend, LANE_SEGMENT, METHOD_COLLECT, messages, n, stream_done, s) < 0)
-                return;
         s->streaming = true;
-        s->n_taken = n;
-        s->started_mono_ns = s->backend->now.mono_ns;
+        s->n_taken = s->n < STREAM_MAX ? s->n : STREAM_MAX;
+        /* A lane that failed is tried with an empty stream. */
+        if (backend_lane_failing(s->backend, LANE_SEGMENT))
+                s->n_taken = 0;
+        s->waiting = segments_record(s, s->n_taken, false, segments_recorded);
+        if (!s->waiting)
+                segments_send(s);
 }

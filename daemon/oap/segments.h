@@ -20,7 +20,8 @@ typedef struct Segments {
         const Keep *keep; /* NULL: nothing is on record */
         ListLink queue;
         size_t n, n_taken;
-        bool streaming;
+        bool streaming; /* or about to */
+        bool waiting;   /* for what is to be sent to be struck off */
         uint64_t started_mono_ns;
 } Segments;
 
