@@ -16,7 +16,7 @@ class Package(unittest.TestCase):
     def test_sdist(self):
         with tarfile.open(venvs.build()[0]) as sdist:
             names = {"/".join(n.split("/")[1:]) for n in sdist.getnames()}
-        self.assertLessEqual({"pyproject.toml", "README.md", "PKG-INFO", "src/swprof.pth",
+        self.assertLessEqual({"pyproject.toml", "LICENSE", "README.md", "PKG-INFO", "src/swprof.pth",
                               *(f"src/swprof/{n}" for n in SOURCES)}, names)
 
     def test_wheel(self):
@@ -25,7 +25,9 @@ class Package(unittest.TestCase):
         with zipfile.ZipFile(wheel) as z:
             names = {n for n in z.namelist() if ".dist-info/" not in n}
             metadata = z.read(next(n for n in z.namelist() if n.endswith("/METADATA"))).decode()
+            licence = z.read(next(n for n in z.namelist() if n.endswith("/LICENSE"))).decode()
         self.assertEqual(names, {"swprof.pth", *(f"swprof/{n}" for n in SOURCES)})
+        self.assertEqual(licence, (SOURCE / "LICENSE").read_text())
         self.assertNotIn("Requires-Dist", metadata)
         self.assertIn("Requires-Python: >=3.8\n", metadata)
 
