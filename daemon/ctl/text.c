@@ -8,46 +8,27 @@
 
 #include "ctl/ctl.h"
 #include "ctl/text.h"
-
-/* Length of the UTF-8 character at s and its code point; 0: there is none. */
-static size_t character(const char *s, uint32_t *ret)
-{
-        const unsigned char *p = (const unsigned char *)s;
-        static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-        size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-        uint32_t c = n == 1 ? p[0] : p[0] & (0x7f >> n);
-
-        if (n > 1 && (p[0] < 0xc2 || p[0] > 0xf4))
-                return 0;
-        for (size_t i = 1; i < n; i++) {
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (p[i] & 0x3f);
-        }
-        if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-                return 0;
-        *ret = c;
-        return n;
-}
+#include "util/utf8.h"
 
 static char *rewrite(const char *s, bool controls, const char *(*bad)(char *space, unsigned char c))
 {
+        const unsigned char *p = (const unsigned char *)s;
         char *text = NULL, space[8];
-        size_t size, n;
+        size_t size, left = strlen(s), n;
         FILE *f = check_memory(open_memstream(&text, &size));
-        uint32_t c;
 
-        for (; *s; s += n) {
-                n = character(s, &c);
+        for (; left > 0; p += n, left -= n) {
+                n = utf8_length(p, left);
                 if (n == 0) {
-                        fputs(bad(space, (unsigned char)*s), f);
+                        fputs(bad(space, *p), f);
                         n = 1;
-                } else if (controls && (c < 0x20 || c == 0x7f)) {
-                        fprintf(f, "\\x%02" PRIx32, c);
-                } else if (controls && c >= 0x80 && c < 0xa0) {
-                        fprintf(f, "\\u%04" PRIx32, c);
+                } else if (controls && (*p < 0x20 || *p == 0x7f)) {
+                        fprintf(f, "\\x%02x", *p);
+                } else if (controls && p[0] == 0xc2 && p[1] < 0xa0) {
+                        /* U+0080 to U+009F */
+                        fprintf(f, "\\u%04x", p[1]);
                 } else {
-                        fwrite(s, 1, n, f);
+                        fwrite(p, 1, n, f);
                 }
         }
         fclose(f);

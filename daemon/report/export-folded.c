@@ -14,10 +14,8 @@ static void put_name(const char *s, FILE *f)
 
 static void put_stack(const Profile *p, uint32_t leaf, uint32_t *path, FILE *f)
 {
-        uint32_t depth = p->places[leaf].depth;
+        uint32_t depth = profile_stack(p, leaf, path);
 
-        for (uint32_t place = leaf, i = depth; i > 0; place = p->places[place].parent)
-                path[--i] = p->places[place].frame;
         for (uint32_t i = 0; i < depth; i++) {
                 if (i > 0)
                         putc_unlocked(';', f);

@@ -28,10 +28,8 @@ static void put_frames(const Profile *p, FILE *f)
 
 static void put_stack(const Profile *p, uint32_t leaf, uint32_t *path, FILE *f)
 {
-        uint32_t depth = p->places[leaf].depth;
+        uint32_t depth = profile_stack(p, leaf, path);
 
-        for (uint32_t place = leaf, i = depth; i > 0; place = p->places[place].parent)
-                path[--i] = p->places[place].frame;
         putc_unlocked('[', f);
         for (uint32_t i = 0; i < depth; i++)
                 fprintf(f, i ? ",%" PRIu32 : "%" PRIu32, path[i]);

@@ -359,6 +359,15 @@ Profile *profile_free(Profile *p)
         return NULL;
 }
 
+uint32_t profile_stack(const Profile *p, uint32_t place, uint32_t *frames)
+{
+        uint32_t depth = p->places[place].depth;
+
+        for (uint32_t i = depth; i > 0; place = p->places[place].parent)
+                frames[--i] = p->places[place].frame;
+        return depth;
+}
+
 uint64_t profile_sample_weight_us(const ProfileSegment *s, size_t i)
 {
         const ProfileSample *a = &s->samples[i], *b = a + 1;

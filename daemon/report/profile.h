@@ -71,6 +71,9 @@ int profile_read(Profile **ret, const uint8_t *bytes, size_t n);
 Profile *profile_free(Profile *p);
 DEFINE_CLEANUP(Profile *, profile_free)
 
+/* The frames of a place, outermost first. `frames` has room for PROFILE_DEPTH_MAX. Return: how many. */
+uint32_t profile_stack(const Profile *p, uint32_t place, uint32_t *frames);
+
 /*
  * The time that a sample stands for: until the next one of the sequence, or, where that is missing,
  * for one period.
