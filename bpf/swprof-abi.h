@@ -17,8 +17,8 @@
 #define SWP_NO_BUFFER   0xffffffffU
 #define SWP_OTHER_BYTES (SWP_STACK_BYTES / 2) /* of another stack: the buffer's second half */
 #define SWP_OTHER_AT    (SWP_STACK_BYTES - SWP_OTHER_BYTES)
-#define SWP_CODE_BYTES  64 /* of code at the pc */
-#define SWP_MAX_KSTACK  32 /* kernel frames kept */
+#define SWP_CODE_BYTES  128 /* of code at the pc */
+#define SWP_MAX_KSTACK  32  /* kernel frames kept */
 #define SWP_MAX_USTACK \
         127 /* frames of a stack-trace map's entry (kernel.perf_event_max_stack's default) */
 
@@ -98,7 +98,7 @@ struct swp_slot {
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
-#define SWP_F_CODE   4U /* the code that it is about to run, too, where that is in no file */
+#define SWP_F_CODE   4U /* the code that it is about to run, too; pulls: where that is in no file */
 #define SWP_F_FP     2U /* a shot walks frame pointers into the stack-trace map, and copies nothing */
 #define SWP_F_PYTHON 4U /* frames of CPython, too: the slot's struct swp_python says how */
 
@@ -118,5 +118,5 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 760, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 824, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");

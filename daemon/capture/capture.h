@@ -144,7 +144,7 @@ void capture_thread_set_end(CaptureThread *t, uint64_t addr);
 /* From now on the goroutine's stack is copied where the thread is on another one, up to half a
  * buffer, unless another copy is asked for; NULL: no more. */
 void capture_thread_set_go(CaptureThread *t, const GoPlaces *go);
-/* From now on the code is copied that is about to run, where it is in no file. */
+/* From now on the code is copied that is about to run; by pulls, where it is in no file. */
 void capture_thread_set_code(CaptureThread *t, bool code);
 /* The next pull copies even if the thread has not run. */
 void capture_thread_forget(CaptureThread *t);

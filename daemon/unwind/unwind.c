@@ -320,54 +320,6 @@ static bool step_plain(Walk *w, const CfiPlain *p)
         return true;
 }
 
-static Stop step_cfi(Walk *w, const CfiRule *rule)
-{
-        uint64_t cfa, pc, values[X86_RIP];
-        uint32_t valid;
-        bool known;
-
-        if (step_plain(w, &rule->plain))
-                return GO_ON;
-        if (rule->cfa == CFI_CFA_NONE)
-                return stop(w, UNWIND_NO_CFI);
-        if (rule->cfa == CFI_CFA_UNREAD)
-                return stop(w, UNWIND_UNREAD);
-        if (rule->cfa == CFI_CFA_ROOT)
-                return stop(w, UNWIND_DONE);
-        if (rule->cfa == CFI_CFA_SIGNAL)
-                return step_signal(w);
-        if (rule->cfa >= CFI_CFA_OTHER)
-                return step_left(w, rule);
-        w->left = w->left || rule->cfa == CFI_CFA_GO_NEXT;
-        if (find_cfa(w, rule, &cfa) != GO_ON ||
-                find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
-                return STOP;
-        if (!known)
-                return stop(w, UNWIND_BROKEN);
-        if (pc == 0) {
-                w->low = cfa;
-                return stop(w, UNWIND_DONE);
-        }
-
-        /* All are found before the first one is set: they may stand in each other's places. */
-        valid = (w->valid & CALLEE_SAVED & ~(uint32_t)rule->undef) | 1 << X86_RSP | 1 << X86_RIP;
-        for (uint32_t left = rule->moved; left; left &= left - 1) {
-                unsigned reg = __builtin_ctz(left);
-
-                if (find_register(w, rule, reg, cfa, &values[reg], &known) != GO_ON)
-                        return STOP;
-                valid = known ? valid | 1U << reg : valid & ~(1U << reg);
-        }
-        w->regs.r[X86_RSP] = cfa;
-        for (uint32_t left = rule->moved & valid; left; left &= left - 1)
-                w->regs.r[__builtin_ctz(left)] = values[__builtin_ctz(left)];
-        w->regs.r[X86_RIP] = pc;
-        w->valid = valid;
-        w->low = cfa;
-        w->exact = false;
-        return GO_ON;
-}
-
 /* Whether the stack looks as before a function's "push %rbp; mov %rsp,%rbp", between the two, or
  * behind "pop %rbp": a return address is at rsp, or the rbp of the caller, who would be left out. A
  * frame that is in place may hold such a word there, too: it cannot be told. */
@@ -421,8 +373,10 @@ static Stop step_ahead(Walk *w, const Ahead *ahead)
                 return STOP;
         if (ahead->is_rbp && rbp != w->regs.r[X86_RBP])
                 return stop(w, UNWIND_BROKEN);
-        if (pc == 0)
+        if (pc == 0) {
+                w->low = cfa;
                 return stop(w, UNWIND_DONE);
+        }
         w->regs.r[X86_RBP] = rbp;
         w->regs.r[X86_RSP] = cfa;
         w->regs.r[X86_RIP] = pc;
@@ -432,8 +386,9 @@ static Stop step_ahead(Walk *w, const Ahead *ahead)
         return GO_ON;
 }
 
-/* Generated code, of which nothing is known but that it keeps frame pointers. */
-static Stop step_generated(Walk *w)
+/* Code of which nothing is known but that it keeps frame pointers: generated, or in a file that has no
+ * rule there. */
+static Stop step_unknown(Walk *w, bool generated)
 {
         Ahead ahead = {0};
 
@@ -443,7 +398,57 @@ static Stop step_generated(Walk *w)
                 return step_fp(w);
         if (ahead.kind != AHEAD_UNKNOWN)
                 return step_ahead(w, &ahead);
+        if (!generated)
+                return stop(w, UNWIND_NO_CFI);
         return is_frameless(w) ? stop(w, UNWIND_BROKEN) : step_fp(w);
+}
+
+static Stop step_cfi(Walk *w, const CfiRule *rule)
+{
+        uint64_t cfa, pc, values[X86_RIP];
+        uint32_t valid;
+        bool known;
+
+        if (step_plain(w, &rule->plain))
+                return GO_ON;
+        if (rule->cfa == CFI_CFA_NONE)
+                return step_unknown(w, false);
+        if (rule->cfa == CFI_CFA_UNREAD)
+                return stop(w, UNWIND_UNREAD);
+        if (rule->cfa == CFI_CFA_ROOT)
+                return stop(w, UNWIND_DONE);
+        if (rule->cfa == CFI_CFA_SIGNAL)
+                return step_signal(w);
+        if (rule->cfa >= CFI_CFA_OTHER)
+                return step_left(w, rule);
+        w->left = w->left || rule->cfa == CFI_CFA_GO_NEXT;
+        if (find_cfa(w, rule, &cfa) != GO_ON ||
+                find_register(w, rule, X86_RIP, cfa, &pc, &known) != GO_ON)
+                return STOP;
+        if (!known)
+                return stop(w, UNWIND_BROKEN);
+        if (pc == 0) {
+                w->low = cfa;
+                return stop(w, UNWIND_DONE);
+        }
+
+        /* All are found before the first one is set: they may stand in each other's places. */
+        valid = (w->valid & CALLEE_SAVED & ~(uint32_t)rule->undef) | 1 << X86_RSP | 1 << X86_RIP;
+        for (uint32_t left = rule->moved; left; left &= left - 1) {
+                unsigned reg = __builtin_ctz(left);
+
+                if (find_register(w, rule, reg, cfa, &values[reg], &known) != GO_ON)
+                        return STOP;
+                valid = known ? valid | 1U << reg : valid & ~(1U << reg);
+        }
+        w->regs.r[X86_RSP] = cfa;
+        for (uint32_t left = rule->moved & valid; left; left &= left - 1)
+                w->regs.r[__builtin_ctz(left)] = values[__builtin_ctz(left)];
+        w->regs.r[X86_RIP] = pc;
+        w->valid = valid;
+        w->low = cfa;
+        w->exact = false;
+        return GO_ON;
 }
 
 static Walk walk_begin(const StackCopy *copy, const ProcMap *map, Frame *frames, size_t n_max)
@@ -468,7 +473,7 @@ UnwindResult unwind_cfi(
         const CfiRule *rule;
 
         while (add_frame(&w, &rule) == GO_ON)
-                if ((rule ? step_cfi(&w, rule) : step_generated(&w)) != GO_ON)
+                if ((rule ? step_cfi(&w, rule) : step_unknown(&w, true)) != GO_ON)
                         break;
         if (w.result.status == UNWIND_DONE)
                 w.result.need_end = w.low;

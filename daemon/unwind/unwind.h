@@ -51,8 +51,12 @@ typedef struct UnwindResult {
  *
  * Code in anonymous memory (JIT), of which only data is known, goes by frame pointer, as V8, .NET and
  * others keep it. At a call the frame is in place. The innermost pc may be before that, or behind it,
- * and one caller would be missing: where the word at rsp is an address of code, or rbp itself, that
- * cannot be told, and the walk ends with BROKEN.
+ * and one caller would be missing: the code that is about to run tells (code-ahead.h), if it was
+ * copied. Else, where the word at rsp is an address of code, or rbp itself, that cannot be told, and
+ * the walk ends with BROKEN. Copied code tells the same of an innermost pc in a file without a row.
+ *
+ * Go's goroutines have stacks of their own, and the runtime leaves them for the thread's, with rows
+ * that say so (cfi-go-code.h): the walk goes on where the goroutine was left, if that was copied.
  */
 UnwindResult unwind_cfi(
         const StackCopy *copy, const ProcMap *map, Frame *ret_frames, size_t max_frames);

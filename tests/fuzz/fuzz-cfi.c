@@ -34,7 +34,7 @@ static void walk(const uint8_t *bytes, CfiTable *t)
                 .other_n = STACK_SIZE,
                 .other_bytes = bytes + sizeof(copy.regs),
                 .code = bytes + sizeof(copy.regs),
-                .n_code = 64};
+                .n_code = 128};
         Frame frames[FRAMES_MAX];
         ProcMap *map = NULL;
         UnwindResult r;

@@ -680,5 +680,18 @@ WALK_TEST(generated_code_ahead)
         w.words[0] = AT(7);
         walk(&w);
         expect(&w, UNWIND_BROKEN, 1);
+        /* A file without a rule there; its callers need one. */
+        w.copy.regs.r[X86_RIP] = TEXT + 10 * REGION;
+        w.copy.code = enter;
+        w.copy.n_code = sizeof(enter);
+        w.words[0] = RET(0);
+        walk(&w);
+        expect(&w, UNWIND_DONE, 2);
+        w.words[0] = TEXT + 10 * REGION;
+        walk(&w);
+        expect(&w, UNWIND_NO_CFI, 2);
+        w.copy.n_code = 0;
+        walk(&w);
+        expect(&w, UNWIND_NO_CFI, 1);
         end(&w);
 }
