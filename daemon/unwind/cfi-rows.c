@@ -333,6 +333,11 @@ const CfiRule *cfi_table_find(const CfiTable *t, uint64_t vaddr)
         return &t->rules[rule];
 }
 
+bool cfi_table_is_lazy(const CfiTable *t)
+{
+        return t->lazy != NULL;
+}
+
 size_t cfi_table_n_rows(const CfiTable *t)
 {
         return t->n_rows;
