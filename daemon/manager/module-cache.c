@@ -42,7 +42,6 @@ typedef struct Entry {
         FileKey key;
         Module *module; /* a reference */
         Binary *binary; /* NULL: not readable */
-        bool full;      /* its table is not lazy */
 } Entry;
 
 struct ModuleCache {
@@ -104,13 +103,6 @@ ModuleCache *module_cache_free(ModuleCache *c)
         hash_table_deinit(&c->table);
         free(c);
         return NULL;
-}
-
-void module_cache_prepare_names(const ProcMap *map)
-{
-        for (size_t i = 0; i < map->n; i++)
-                if (map->mappings[i].module && map->mappings[i].module->symbols)
-                        binary_prepare(map->mappings[i].module->symbols);
 }
 
 size_t module_cache_n(const ModuleCache *c)
@@ -184,15 +176,12 @@ static int entry_new(Entry **ret, const char *name, Binary *binary, bool full)
         list_init(&e->by_use);
         e->binary = binary;
         if (!binary) {
-                e->full = true;
                 r = 0;
         } else {
                 if (!full)
                         r = cfi_table_new_lazy(&cfi, binary_elf(binary));
-                if (r == CFI_TABLE_E_NOT_LAZY) {
-                        e->full = true;
+                if (r == CFI_TABLE_E_NOT_LAZY)
                         r = cfi_table_new(&cfi, binary_elf(binary), binary_debug_elf(binary));
-                }
                 if (r < 0 && r != -EBADMSG)
                         return error_trace(r);
                 n_segments = binary_segments(binary, segments, SEGMENTS_MAX);
@@ -212,23 +201,22 @@ static int entry_new(Entry **ret, const char *name, Binary *binary, bool full)
         return r;
 }
 
-/* Reads the rest of a file of which little was read. */
-static int entry_complete(Load *l, Entry *e)
+int module_cache_complete(Module *m, size_t *n_gap_bytes)
 {
+        Binary *binary = m->symbols;
         CfiTable *cfi = NULL;
         int r;
 
-        /* The next call goes on. */
-        if (l->n_gap_bytes >= GAP_BYTES_PER_PROCESS)
+        if (!binary || !module_cfi(m) || !cfi_table_is_lazy(module_cfi(m)) ||
+                *n_gap_bytes >= GAP_BYTES_PER_PROCESS)
                 return 0;
-        r = cfi_table_new(&cfi, binary_elf(e->binary), binary_debug_elf(e->binary));
+        r = cfi_table_new(&cfi, binary_elf(binary), binary_debug_elf(binary));
         if (r < 0 && r != -EBADMSG)
                 return error_trace(r);
         if (cfi)
-                l->n_gap_bytes += cfi_table_n_gap_bytes(cfi);
-        module_set_full(e->module, cfi);
-        e->full = true;
-        return 0;
+                *n_gap_bytes += cfi_table_n_gap_bytes(cfi);
+        module_set_full(m, cfi);
+        return MODULE_CACHE_E_COMPLETED;
 }
 
 static const char *base_name(const char *path)
@@ -411,8 +399,10 @@ static int mapping_load(Load *l, const Mapping *m, Entry **ret)
         }
         hash = hash_bytes(&key, sizeof(key));
         *ret = cache_find(l->cache, &key, hash);
-        if (*ret)
-                return l->full && !(*ret)->full ? error_trace(entry_complete(l, *ret)) : 0;
+        if (*ret) {
+                r = l->full ? module_cache_complete((*ret)->module, &l->n_gap_bytes) : 0;
+                return r < 0 ? error_trace(r) : 0;
+        }
         if (l->cache->table.n >= MODULES_MAX || l->n_files >= MODULES_PER_PROCESS ||
                 l->n_gap_bytes >= GAP_BYTES_PER_PROCESS) {
                 log_failure(l, m->name, "too many files, or too large ones");

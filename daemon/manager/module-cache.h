@@ -35,11 +35,14 @@ DEFINE_CLEANUP(ModuleCache *, module_cache_free)
 enum {
         _MODULE_CACHE_E_SUCCESS,
         MODULE_CACHE_E_GONE,
+        MODULE_CACHE_E_COMPLETED,
 };
 int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap **ret);
 
-/* Reads the symbols of the map's files ahead. */
-void module_cache_prepare_names(const ProcMap *map);
+/* Reads the rest of a module that is in a map, unless as much as *n_gap_bytes of code without unwind
+ * information was read for that map, and counts these. Return: 0: there was nothing to do;
+ * MODULE_CACHE_E_COMPLETED; -errno. */
+int module_cache_complete(Module *m, size_t *n_gap_bytes);
 
 /*
  * Where the process' CPython is, if its file is not in the cache yet: captures are to read its frames

@@ -307,7 +307,7 @@ SampleFate process_take_sample(
         if (!p->map || !capture_space_equal(&p->space, &p->map_space))
                 return park(p, t, result, time, false);
         if (!p->load_ticket && time->capture_mono_ns > p->map_mono_ns + REFRESH_NS)
-                process_want_map(p, true);
+                process_want_map(p, false);
         u = unwind(p, result, p->map, t->blocked_on);
         if (u.status == UNWIND_NO_MAPPING || u.status == UNWIND_UNREAD)
                 return park(p, t, result, time, u.status == UNWIND_UNREAD);

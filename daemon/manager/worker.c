@@ -12,6 +12,7 @@
 #include "manager/namer.h"
 #include "manager/worker.h"
 #include "util/error.h"
+#include "util/list.h"
 #include "util/log.h"
 #include "util/mailbox.h"
 #include "util/time.h"
@@ -20,6 +21,8 @@
 #define N_REPLIES  256
 /* A reply waits so long for room before it looks again. */
 #define RETRY_MS 5
+/* Beyond that files are read when it is needed. */
+#define AHEAD_MAX 256
 
 typedef enum RequestType {
         REQUEST_LOAD,
@@ -38,6 +41,15 @@ typedef struct Request {
         CpythonCode *code;
 } Request;
 
+/* A map whose files are to be read in full. */
+typedef struct Ahead {
+        ListLink link;
+        ProcMap *map; /* a reference */
+        size_t next;  /* mapping */
+        size_t n_gap_bytes;
+        bool names; /* and their symbols */
+} Ahead;
+
 struct Worker {
         pthread_t thread;
         bool has_thread;
@@ -50,6 +62,8 @@ struct Worker {
         /* the thread's */
         ModuleCache *modules;
         Namer *namer;
+        ListLink ahead; /* of Ahead */
+        unsigned n_ahead;
 };
 
 static bool worker_is_stopping(Worker *w, int timeout_ms)
@@ -88,14 +102,48 @@ static ProcMap *do_load(Worker *w, pid_t pid, bool full)
         return map;
 }
 
-static void do_prepare(Worker *w, pid_t pid)
-{
-        ProcMap *map = do_load(w, pid, true);
+/* ---- what may be asked for later, when nothing is asked for now ---- */
 
-        if (map)
-                module_cache_prepare_names(map);
-        procmap_unref(map);
+static void ahead_free(Worker *w, Ahead *a)
+{
+        list_remove(&a->link);
+        w->n_ahead--;
+        procmap_unref(a->map);
+        free(a);
 }
+
+static void ahead_add(Worker *w, ProcMap *map, bool names)
+{
+        Ahead *a = map && w->n_ahead < AHEAD_MAX ? calloc(1, sizeof(*a)) : NULL;
+
+        if (!a)
+                return;
+        a->map = procmap_ref(map);
+        a->names = names;
+        list_append(&w->ahead, &a->link);
+        w->n_ahead++;
+}
+
+/* Reads one file. */
+static void ahead_step(Worker *w)
+{
+        Ahead *a = list_first(&w->ahead, Ahead, link);
+
+        while (a && a->next < a->map->n) {
+                Module *m = a->map->mappings[a->next++].module;
+                int r = m ? module_cache_complete(m, &a->n_gap_bytes) : 0;
+
+                if (m && m->symbols && a->names)
+                        binary_prepare(m->symbols);
+                /* No memory: its table stays lazy for now. */
+                if (r != 0)
+                        return;
+        }
+        if (a)
+                ahead_free(w, a);
+}
+
+/* ---- requests ---- */
 
 static void do_symbolize(Worker *w, WorkerStack *stack)
 {
@@ -114,6 +162,7 @@ static void do_symbolize(Worker *w, WorkerStack *stack)
 static void do_request(Worker *w, Request *request)
 {
         WorkerMap reply;
+        ProcMap *map;
 
         switch (request->type) {
         case REQUEST_LOAD:
@@ -125,11 +174,15 @@ static void do_request(Worker *w, Request *request)
                         .ticket = request->ticket,
                         .map = do_load(w, request->pid, request->full),
                 };
+                if (!request->full)
+                        ahead_add(w, reply.map, false);
                 if (!reply_push(w, w->maps, &reply))
                         procmap_unref(reply.map);
                 break;
         case REQUEST_PREPARE:
-                do_prepare(w, request->pid);
+                map = do_load(w, request->pid, false);
+                ahead_add(w, map, true);
+                procmap_unref(map);
                 break;
         case REQUEST_SYMBOLIZE:
                 do_symbolize(w, &request->stack);
@@ -155,12 +208,14 @@ static void *worker_main(void *userdata)
 
                 atomic_store(&w->busy_since_mono_ns, 0);
                 /* Nothing to be done about an error but to try again (EINTR). */
-                poll(fds, sizeof(fds) / sizeof(*fds), -1);
+                poll(fds, sizeof(fds) / sizeof(*fds), w->n_ahead > 0 ? 0 : -1);
                 if (worker_is_stopping(w, 0))
                         return NULL;
                 atomic_store(&w->busy_since_mono_ns, mono_now_ns());
                 if (mailbox_pop(w->requests, &request) == 0)
                         do_request(w, &request);
+                else
+                        ahead_step(w);
         }
 }
 
@@ -188,6 +243,7 @@ int worker_new(Worker **ret, const Config *config)
         if (!w)
                 return error_origin(-ENOMEM);
         w->log_limit = (LogLimit)LOG_LIMIT_INIT;
+        list_init(&w->ahead);
         w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (w->stop_fd < 0)
                 return error_origin(-errno);
@@ -232,6 +288,8 @@ Worker *worker_free(Worker *w)
         mailbox_free(w->requests);
         mailbox_free(w->maps);
         mailbox_free(w->stacks);
+        while (w->n_ahead > 0)
+                ahead_free(w, list_first(&w->ahead, Ahead, link));
         namer_free(w->namer);
         module_cache_free(w->modules);
         closep(&w->stop_fd);

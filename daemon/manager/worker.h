@@ -57,10 +57,10 @@ int worker_new(Worker **ret, const Config *config);
 Worker *worker_free(Worker *w);
 DEFINE_CLEANUP(Worker *, worker_free)
 
-/* Read (or read again) a process: reply WorkerMap to the sampler, always one. `full`: no module has a lazy table. Any
- * thread. Return: 0, WORKER_E_BUSY. */
+/* Read (or read again) a process: reply WorkerMap to the sampler, always one. `full`: no module has a lazy table
+ * then, else they become full when the worker has nothing else to do. Any thread. Return: 0, WORKER_E_BUSY. */
 int worker_load(Worker *w, pid_t pid, bool full, uint64_t ticket);
-/* A full one without a reply: only warms the caches. */
+/* Without a reply: reads all that stacks of that process may need, when there is nothing else to do. */
 int worker_prepare(Worker *w, pid_t pid);
 /* Read the names of a function of Python, as soon as can be: no reply. The set is referenced meanwhile. */
 int worker_read_python(Worker *w, CpythonCodes *codes, CpythonCode *code);

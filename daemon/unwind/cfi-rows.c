@@ -342,6 +342,11 @@ const GoPlaces *cfi_table_go(const CfiTable *t)
         return t->go.m ? &t->go : NULL;
 }
 
+bool cfi_table_is_lazy(const CfiTable *t)
+{
+        return t->lazy != NULL;
+}
+
 size_t cfi_table_n_rows(const CfiTable *t)
 {
         return t->n_rows;

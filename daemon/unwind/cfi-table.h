@@ -2,6 +2,7 @@
 #pragma once
 
 #include <libelf.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -96,6 +97,7 @@ enum {
         CFI_TABLE_E_NOT_LAZY,
 };
 int cfi_table_new_lazy(CfiTable **ret, Elf *elf);
+bool cfi_table_is_lazy(const CfiTable *t);
 CfiTable *cfi_table_free(CfiTable *t);
 DEFINE_CLEANUP(CfiTable *, cfi_table_free)
 
