@@ -5,11 +5,20 @@
 #include "report/export.h"
 #include "util/error.h"
 
-/* A semicolon would end the frame, and a line feed the stack. */
-static void put_name(const char *s, FILE *f)
+/* A semicolon would end the frame, a line feed the stack; other control characters steer terminals. */
+static void put_name(const char *name, FILE *f)
 {
-        for (; *s; s++)
-                putc_unlocked(*s == ';' ? ':' : (unsigned char)*s < 0x20 ? ' ' : *s, f);
+        for (const unsigned char *s = (const unsigned char *)name; *s; s++)
+                if (*s == ';') {
+                        putc_unlocked(':', f);
+                } else if (*s < 0x20 || *s == 0x7f) {
+                        putc_unlocked(' ', f);
+                } else if (s[0] == 0xc2 && s[1] < 0xa0) {
+                        putc_unlocked(' ', f);
+                        s++;
+                } else {
+                        putc_unlocked(*s, f);
+                }
 }
 
 static void put_stack(const Profile *p, uint32_t leaf, uint32_t *path, FILE *f)

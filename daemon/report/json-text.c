@@ -17,6 +17,9 @@ void json_text_write(const char *s, FILE *f)
                 if (strncmp(s, "\xe2\x80\xa8", 3) == 0 || strncmp(s, "\xe2\x80\xa9", 3) == 0) {
                         fprintf(f, "\\u20%x", (unsigned char)s[2] - 0x80);
                         s += 2;
+                } else if ((unsigned char)s[0] == 0xc2 && (unsigned char)s[1] < 0xa0) {
+                        /* U+0080 to U+009F steer terminals. */
+                        fprintf(f, "\\u%04x", (unsigned char)*++s);
                 } else if (is_plain((unsigned char)*s)) {
                         putc_unlocked(*s, f);
                 } else {

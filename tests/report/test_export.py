@@ -16,7 +16,7 @@ import unittest
 import profiles
 from harness import Case, run
 
-NASTY = "a;b <img src=x onerror=alert(1)> \"q\" \\ \x1b[31m\n\u2028 end"
+NASTY = "a;b <img src=x onerror=alert(1)> \"q\" \\ \x1b[31m\n\u2028\u009b2J\x7f end"
 
 
 def folded(text):
@@ -165,6 +165,13 @@ class TestExport(Case):
         report = self.report(b)
         self.assertEqual(sums, [report[f"sampled_{s}us"] for s in ("running_", "runnable_", "blocked_")] +
                          [report["samples"]])
+
+    def test_no_format_steers_terminals(self):
+        b = profiles.Builder(host=NASTY)
+        b.segment(NASTY, [(0, 0, (NASTY,))], endpoint=NASTY, thread=NASTY)
+        for name in ("html", "folded", "speedscope"):
+            text = self.show(b, "export", "-f", name).decode()
+            self.assertEqual(re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text), [], name)
 
     def test_output(self):
         path = self.write(profiles.demo())
