@@ -267,8 +267,7 @@ static Stop step_left(Walk *w, const CfiRule *rule)
         find_stack(w, cfa - 8);
         if (w->addr == addr && cfa <= w->low)
                 return stop(w, UNWIND_BROKEN);
-        if (!w->bytes)
-                w->result.other = true;
+        w->result.other = w->result.other || w->addr != addr;
         if (rule->cfa != CFI_CFA_GO_CALLER && read_word(w, cfa - 8, &pc) != GO_ON)
                 return STOP;
         if (pc == 0)
