@@ -72,17 +72,44 @@ static int event_start(Peer *p, ClientPacketType type, const ClientEvent *event,
         return r < 0 ? error_trace(r) : 0;
 }
 
+/* Return: 0, -ENOMEM. */
+static int event_stack(const Peer *p, const ClientEvent *event, Stack **ret)
+{
+        _cleanup_(stack_unrefp) Stack *stack = NULL;
+        size_t n = event->n_stack;
+        int r;
+
+        if (n == 0)
+                return 0;
+        if (n > p->set->config->profile_max_depth) {
+                counter_add(COUNTER_STACKS_CUT, 1);
+                n = p->set->config->profile_max_depth;
+        }
+        stack = stack_new();
+        if (!stack)
+                return error_origin(-ENOMEM);
+        r = stack_set_ready(stack, n, event->stack);
+        if (r)
+                return error_trace(r);
+        *ret = TAKE_PTR(stack);
+        return 0;
+}
+
 static int event_switch(Peer *p, const ClientEvent *event, Now now)
 {
+        _cleanup_(stack_unrefp) Stack *stack = NULL;
         pid_t tid = 0;
         int r;
 
+        r = event_stack(p, event, &stack);
+        if (r)
+                return error_trace(r);
         /* The segment has left its old thread in any case: on an unknown one it is on none. */
         r = event_thread(p, event->tid, &tid);
         if (r < 0)
                 return error_trace(r);
-        r = core_span_switch(
-                p->set->core, p->id, event->segment, tid, event_time(event->mono_ns, now), now);
+        r = core_span_switch(p->set->core, p->id, event->segment, tid, stack,
+                event_time(event->mono_ns, now), now);
         return r < 0 ? error_trace(r) : 0;
 }
 

@@ -114,6 +114,16 @@ static int hello_parse(
         return 0;
 }
 
+static bool stack_is_valid(const PacketArena *a, const ClientEvent *e)
+{
+        if (e->n_stack > CLIENT_STACK_MAX)
+                return false;
+        for (size_t i = 0; i < e->n_stack; i++)
+                if (!string_is_valid(a, e->stack[i], 1, 1023))
+                        return false;
+        return true;
+}
+
 /* The members of an event that are there must be valid; only the operation of a continued one may
  * be empty. */
 static int event_check(
@@ -132,6 +142,10 @@ static int event_check(
                 error = "trace must be at most 255 bytes of printable UTF-8";
         else if (e->tid < 0)
                 error = "tid must not be negative";
+        else if (e->n_stack > 0 && e->tid != 0)
+                error = "a stack goes with tid 0 only";
+        else if (!stack_is_valid(a, e))
+                error = "stack must be at most 1024 times 1 to 1023 bytes of printable UTF-8";
         if (error) {
                 *ret_error = error;
                 return CLIENT_PACKET_E_BROKEN;
@@ -199,6 +213,8 @@ int client_packet_parse(ClientPacket *ret, PacketArena *arena, const void *bytes
                         .segment = m->switched->segment,
                         .tid = m->switched->tid,
                         .mono_ns = m->switched->at_mono_ns,
+                        .stack = (const char *const *)m->switched->stack,
+                        .n_stack = m->switched->n_stack,
                 };
                 break;
         default:

@@ -13,13 +13,14 @@
  */
 
 #define CLIENT_PROTOCOL   1
-#define CLIENT_PACKET_MAX 4096
+#define CLIENT_PACKET_MAX 32768
+#define CLIENT_STACK_MAX  1024
 
 /* Room for the largest packet with its structs, and for some fields that a later version may add.
  */
 typedef struct PacketArena {
         size_t used;
-        _Alignas(16) uint8_t bytes[16384];
+        _Alignas(16) uint8_t bytes[262144];
 } PacketArena;
 
 typedef enum ClientPacketType {
@@ -42,6 +43,8 @@ typedef struct ClientEvent {
         pid_t tid;        /* as the client's pid namespace sees it */
         uint64_t mono_ns; /* start, stop or switch; 0: now */
         bool error;
+        const char *const *stack; /* of a switch; code signatures, outermost first */
+        size_t n_stack;
 } ClientEvent;
 
 typedef struct ClientPacket {

@@ -281,7 +281,7 @@ static bool peer_receive(Peer *p)
                 return false;
         }
         if (message.msg_flags & MSG_TRUNC) {
-                peer_break(p, "packet larger than 4096 bytes");
+                peer_break(p, "packet larger than 32768 bytes");
                 return false;
         }
         return peer_packet(p, p->set->packet, (size_t)n);

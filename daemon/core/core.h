@@ -253,10 +253,14 @@ int core_span_stop(Core *c, uint64_t client, const char *segment_id, uint64_t st
 int core_span_continue(
         Core *c, uint64_t client, const char *parent_id, const SpanStartEvent *event, Now now);
 
-/* The segment is on another thread, or on none (tid 0), since at_mono_ns. Return: 0,
- * CORE_E_UNKNOWN, -ENOMEM. */
-int core_span_switch(
-        Core *c, uint64_t client, const char *segment_id, pid_t tid, uint64_t at_mono_ns, Now now);
+/*
+ * The segment is on another thread, or on none (tid 0), since at_mono_ns. A READY `stack` at which
+ * it left its thread may be given with tid 0: while it is on none, it has samples of that one, at
+ * the due times and, of a wait that has any, as of its begin and its end. Return: 0,
+ * CORE_E_UNKNOWN, -ENOMEM.
+ */
+int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid, Stack *stack,
+        uint64_t at_mono_ns, Now now);
 
 /* The connection is gone: all its segments stop now. */
 void core_client_gone(Core *c, uint64_t client, Now now);

@@ -47,6 +47,8 @@
                 "Of these: taken from the running thread by an interrupt.")                       \
         X(SAMPLES_EDGE, "samples_edge",                                                           \
                 "Samples added: as of when a wait began or ended, between due ones.")             \
+        X(SAMPLES_PARKED, "samples_parked",                                                       \
+                "Samples made of segments on no thread, with the stack at which they left it.")   \
         X(SAMPLES_LATE, "samples_late",                                                           \
                 "Due samples skipped: the sampler came a period too late.")                       \
         X(SAMPLES_UNSTABLE, "samples_unstable",                                                   \

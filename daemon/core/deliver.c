@@ -18,19 +18,24 @@ bool segment_blocked(const Segment *s)
 uint64_t segment_delivery_due(const Segment *s)
 {
         const Sample *first = held_first(&s->held);
-        uint64_t due = 0;
+        uint64_t due = 0, mono_ns;
 
-        if (!first)
+        /* One of a parked segment is made when it can be decided on. */
+        if (first)
+                mono_ns = first->mono_ns;
+        else if (s->parked.stack && s->parked.due_mono_ns != UINT64_MAX)
+                mono_ns = s->parked.due_mono_ns;
+        else
                 return UINT64_MAX;
         if (s->core->flushing)
                 return 0;
         /* The span may have ended before, and the client's word of it be under way. */
         if (!s->stop_seen) {
-                due = first->mono_ns > s->promoted_mono_ns ? first->mono_ns : s->promoted_mono_ns;
+                due = mono_ns > s->promoted_mono_ns ? mono_ns : s->promoted_mono_ns;
                 due += s->core->config->profile_settle_ms * NS_PER_MS;
                 due = (due + DELIVERY_GRID_NS - 1) / DELIVERY_GRID_NS * DELIVERY_GRID_NS;
         }
-        if (first->stack->state == STACK_PENDING && due < first->mono_ns + STACK_WAIT_NS)
+        if (first && first->stack->state == STACK_PENDING && due < first->mono_ns + STACK_WAIT_NS)
                 due = first->mono_ns + STACK_WAIT_NS;
         return due;
 }
@@ -75,8 +80,11 @@ static bool segment_snapshot(Segment *s, const Sample *sample, Now now)
 
 void segment_deliver(Segment *s, Now now)
 {
+        uint64_t settle_ns = s->core->config->profile_settle_ms * NS_PER_MS;
         const Sample *first;
 
+        if (now.mono_ns >= settle_ns)
+                segment_fill_parked(s, now.mono_ns - settle_ns + 1);
         while ((first = held_first(&s->held)) && segment_delivery_due(s) <= now.mono_ns) {
                 /* One that is PENDING here has been waited for long enough. */
                 if (first->stack->state != STACK_READY) {

@@ -41,6 +41,15 @@ typedef struct Target {
         ThreadTimes times;      /* its thread's newest ones */
 } Target;
 
+/* The stack of a segment that waits on no thread. */
+typedef struct Parked {
+        Stack *stack;          /* NULL: it is on a thread, or its stack is not known */
+        uint64_t from_mono_ns; /* since when; at NULL: when it was so last */
+        uint64_t due_mono_ns;  /* of the next sample; UINT64_MAX: its task does not run yet */
+        uint64_t last_mono_ns; /* of the newest sample, 0: none yet */
+        int64_t wall_offset_ns;
+} Parked;
+
 /* The segments of one client, while it has any. */
 typedef struct Client {
         HashLink by_id;
@@ -107,6 +116,7 @@ struct Segment {
         ListLink targets; /* Target.link, oldest first */
         unsigned n_targets;
 
+        Parked parked;
         Held held;
         int64_t wall_ns, on_cpu_ns, run_queue_ns; /* see segment_times() */
         uint64_t n_captured;
@@ -201,6 +211,27 @@ CounterId segment_cause(const Segment *s, uint64_t end_mono_ns, CounterId fast);
 void segment_flush(Segment *s, Now now);
 /* Without a word to anyone, at the core's end. */
 void segment_free(Segment *s);
+
+/* Whether it is to be sampled, wherever it is. */
+static inline bool segment_wanted(const Segment *s)
+{
+        return s->task && s->task->state == TASK_RUNNING && s->state != SEGMENT_STOPPED &&
+               !s->request->abandoned;
+}
+
+/* ---- parked.c ---- */
+
+/* The segment, which is not parked, waits on no thread since at_mono_ns. Takes its own reference
+ * of the READY stack. */
+void segment_park(Segment *s, Stack *stack, uint64_t at_mono_ns, Now now);
+/* Its task runs: a parked segment has samples from there on. */
+void segment_begin_parked(Segment *s, uint64_t from_mono_ns);
+/* Makes the samples that are due before until_mono_ns. */
+void segment_fill_parked(Segment *s, uint64_t until_mono_ns);
+/* It goes on, or is not wanted any more, since at_mono_ns. */
+void segment_end_parked(Segment *s, uint64_t at_mono_ns);
+/* The same, but nothing is to come of it. */
+void segment_drop_parked(Segment *s);
 
 /* ---- target.c ---- */
 

@@ -238,6 +238,7 @@ void segment_free(Segment *s)
         hash_table_remove(&c->segments_by_id, &s->by_id);
         schedule_remove(c, s);
         segment_free_targets(s);
+        segment_drop_parked(s);
         held_clear(&s->held);
         segment_destroy(s);
 }
@@ -279,6 +280,7 @@ int segment_begin(Segment *s, Now now)
 
         if (!s->sub)
                 s->request->begin_mono_ns = begin_mono_ns;
+        segment_begin_parked(s, begin_mono_ns);
         r = segment_update_target(s, begin_mono_ns);
         if (r)
                 return error_trace(r);
@@ -323,6 +325,7 @@ void segment_halt(Segment *s, Now now)
         if (s->cut_mono_ns > now.mono_ns)
                 s->cut_mono_ns = now.mono_ns;
         s->halted_mono_ns = now.mono_ns;
+        segment_end_parked(s, s->cut_mono_ns);
         segment_set_state(s, SEGMENT_STOPPED, s->reserved);
         segment_update_target(s, s->cut_mono_ns);
         task_offer(s->task, now);

@@ -162,20 +162,23 @@ int core_span_stop(Core *c, uint64_t client, const char *segment_id, uint64_t st
         return 0;
 }
 
-int core_span_switch(
-        Core *c, uint64_t client, const char *segment_id, pid_t tid, uint64_t at_mono_ns, Now now)
+int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid, Stack *stack,
+        uint64_t at_mono_ns, Now now)
 {
         Segment *s = span_find(c, client, segment_id);
         int r;
 
         if (!s)
                 return CORE_E_UNKNOWN;
-        if (s->tid == tid)
+        if (s->tid == tid && (tid != 0 || (!stack && !s->parked.stack)))
                 return 0;
         if (at_mono_ns > now.mono_ns)
                 at_mono_ns = now.mono_ns;
         s->tid = tid;
+        segment_end_parked(s, at_mono_ns);
         segment_end_stretch(s, at_mono_ns);
+        if (tid == 0 && stack && s->task && s->state != SEGMENT_STOPPED)
+                segment_park(s, stack, at_mono_ns, now);
         r = segment_update_target(s, at_mono_ns);
         segment_schedule(s, now);
         return r < 0 ? error_trace(r) : 0;

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "util/cleanup.h"
+
 /*
  * A stack as the core sees it: an id until the symbolizer has named it, then code signatures,
  * outermost first. Counted references; main thread only. Many samples share one stack.
@@ -26,6 +28,7 @@ typedef struct Stack {
 Stack *stack_new(void); /* STACK_PENDING, one reference; NULL: no memory */
 Stack *stack_ref(Stack *s);
 Stack *stack_unref(Stack *s);
+DEFINE_CLEANUP(Stack *, stack_unref)
 
 /* Copies the signatures in. Return: 0, -ENOMEM. */
 int stack_set_ready(Stack *s, size_t n, const char *const *signatures);

@@ -78,16 +78,10 @@ void segment_end_stretch(Segment *s, uint64_t at_mono_ns)
         segment_cut_held(s, at_mono_ns);
 }
 
-static bool segment_sampled(const Segment *s)
-{
-        return s->tid != 0 && s->task && s->task->state == TASK_RUNNING &&
-               s->state != SEGMENT_STOPPED && !s->request->abandoned;
-}
-
 int segment_update_target(Segment *s, uint64_t at_mono_ns)
 {
         const Core *c = s->core;
-        bool sampled = segment_sampled(s);
+        bool sampled = s->tid != 0 && segment_wanted(s);
         Target *t = s->target;
         int r;
 

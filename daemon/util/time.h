@@ -15,6 +15,7 @@
 typedef struct Now {
         uint64_t mono_ns;
         int64_t wall_ms;
+        uint32_t wall_rest_ns; /* beyond wall_ms */
 } Now;
 
 static inline uint64_t timespec_ns(const struct timespec *t)
@@ -42,5 +43,9 @@ static inline uint64_t wall_now_ns(void)
 
 static inline Now now_get(void)
 {
-        return (Now){.mono_ns = mono_now_ns(), .wall_ms = (int64_t)(wall_now_ns() / NS_PER_MS)};
+        uint64_t mono_ns = mono_now_ns(), wall_ns = wall_now_ns();
+
+        return (Now){.mono_ns = mono_ns,
+                .wall_ms = (int64_t)(wall_ns / NS_PER_MS),
+                .wall_rest_ns = (uint32_t)(wall_ns % NS_PER_MS)};
 }

@@ -30,6 +30,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 check_string(packet.event.operation, 1023);
                 check_string(packet.event.trace, 255);
                 check_string(packet.event.parent, 255);
+                if (packet.event.n_stack > CLIENT_STACK_MAX)
+                        abort();
+                for (size_t i = 0; i < packet.event.n_stack; i++)
+                        check_string(packet.event.stack[i], 1023);
         }
         return 0;
 }

@@ -119,7 +119,10 @@ static void span_changes(Run *r)
                 sim_rename(r->sim, span->id, any_operation(r));
                 break;
         case 1:
-                sim_switch(r->sim, span->id, sim_random(r->sim, 3) ? new_tid(r) : 0);
+                if (sim_random(r->sim, 3) == 0)
+                        sim_park(r->sim, span->id);
+                else
+                        sim_switch(r->sim, span->id, sim_random(r->sim, 3) ? new_tid(r) : 0);
                 break;
         case 2:
                 if (span->tid)

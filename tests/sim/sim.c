@@ -180,13 +180,31 @@ static void on_prepare(void *userdata, Instance *instance)
         ((Sim *)userdata)->n_prepares++;
 }
 
+/* It lies within the stretch in which the span waited with that stack. */
+static void check_parked(
+        const SimSpan *span, uint64_t parked_ns, int64_t time_wall_ms, int64_t offset_ms)
+{
+        const SimStretch *st = span->stretches;
+        int64_t mono_ms = time_wall_ms - offset_ms;
+        uint64_t to_ns;
+
+        while (st->from_ns != parked_ns || !st->parked)
+                cr_assert_lt(++st - span->stretches, span->n_stretches);
+        if (span->n_snapshots > 0 && time_wall_ms == span->last_wall_ms)
+                return;
+        cr_assert_geq(mono_ms, (int64_t)(st->from_ns / NS_PER_MS));
+        to_ns = st->to_ns < span->stop_ns ? st->to_ns : span->stop_ns;
+        cr_assert_leq(mono_ms, (int64_t)((to_ns - 1) / NS_PER_MS));
+}
+
 static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 {
         Sim *s = userdata;
         SimSpan *span = sim_span(s, snapshot->segment_id);
         SimTask *task = sim_find_task(s, snapshot->task_id);
         unsigned long long mono_ns;
-        int tid, unique;
+        int tid, unique, n;
+        long long offset_ms;
 
         cr_assert_eq(task->n_finished, 0);
         cr_assert_eq(snapshot->stack->state, STACK_READY);
@@ -197,8 +215,11 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
         cr_assert_eq(snapshot->sequence, (int32_t)span->n_snapshots, "%s: %d is not %u", span->id,
                 snapshot->sequence, span->n_snapshots);
         cr_assert_geq(snapshot->time_wall_ms, span->last_wall_ms);
-        cr_assert_eq(
-                sscanf(snapshot->stack->signatures[0], "%d %llu %d", &tid, &mono_ns, &unique), 3);
+        n = sscanf(snapshot->stack->signatures[0], "%d %llu %d %lld", &tid, &mono_ns, &unique,
+                &offset_ms);
+        cr_assert_geq(n, 3);
+        if (n == 4)
+                check_parked(span, mono_ns, snapshot->time_wall_ms, offset_ms);
         if (unique)
                 cr_assert(span_ran(span, tid, mono_ns), "%s did not run on %d then", span->id, tid);
 
@@ -409,7 +430,9 @@ static void item_happens(Sim *s, SimItem *e)
                 s->result = core_span_stop(s->core, e->client, e->id, e->mono_ns, e->error, now);
                 break;
         case SIM_SWITCH:
-                s->result = core_span_switch(s->core, e->client, e->id, e->tid, e->mono_ns, now);
+                s->result = core_span_switch(
+                        s->core, e->client, e->id, e->tid, e->stack, e->mono_ns, now);
+                stack_unref(e->stack);
                 break;
         case SIM_CLIENT_GONE:
                 for (unsigned n = 0; n < s->n_spans; n++)
@@ -634,6 +657,22 @@ void sim_switch(Sim *s, const char *id, int tid)
         SimItem item = {.type = SIM_SWITCH, .client = span->client, .tid = tid};
 
         span_to_thread(s, span, tid);
+        copy(item.id, id);
+        event(s, item);
+}
+
+void sim_park(Sim *s, const char *id)
+{
+        SimSpan *span = sim_span(s, id);
+        SimItem item = {.type = SIM_SWITCH, .client = span->client, .stack = stack_new()};
+        char root[80];
+
+        cr_assert(item.stack);
+        snprintf(root, sizeof(root), "0 %llu 1 %lld", (unsigned long long)s->now_ns,
+                (long long)s->wall_offset_ms);
+        cr_assert_eq(stack_set_ready(item.stack, 2, (const char *[]){root, "leaf"}), 0);
+        span_to_thread(s, span, 0);
+        span->stretches[span->n_stretches - 1].parked = true;
         copy(item.id, id);
         event(s, item);
 }

@@ -21,6 +21,7 @@
 /* The thread that carried a span from one moment to before another. */
 typedef struct SimStretch {
         int tid;
+        bool parked; /* with a stack */
         uint64_t from_ns, to_ns;
 } SimStretch;
 
@@ -154,6 +155,8 @@ SimSpan *sim_continue(Sim *s, uint64_t client, const char *parent, const char *i
 void sim_rename(Sim *s, const char *id, const char *operation);
 void sim_stop(Sim *s, const char *id);
 void sim_switch(Sim *s, const char *id, int tid);
+/* On no thread, waiting at a stack that names the span's moment. */
+void sim_park(Sim *s, const char *id);
 void sim_client_gone(Sim *s, uint64_t client);
 void sim_thread_end(Sim *s, int tid);
 

@@ -105,11 +105,14 @@ int core_span_stop(Core *c, uint64_t client, const char *segment_id, uint64_t st
         return fake_result;
 }
 
-int core_span_switch(
-        Core *c, uint64_t client, const char *segment_id, pid_t tid, uint64_t at_mono_ns, Now now)
+int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid, Stack *stack,
+        uint64_t at_mono_ns, Now now)
 {
         fake_time = at_mono_ns;
-        record("switch %s %s\n", segment_id, tid ? "thread" : "none");
+        record("switch %s %s", segment_id, tid ? "thread" : "none");
+        for (size_t n = 0; stack && n < stack->n_signatures; n++)
+                record(" %s", stack->signatures[n]);
+        record("\n");
         return fake_result;
 }
 

@@ -82,6 +82,7 @@ Test(listener, all_events)
         Swprof__SpanSwitch switched = SWPROF__SPAN_SWITCH__INIT;
         Swprof__ClientPacket m = SWPROF__CLIENT_PACKET__INIT;
 
+        config.profile_max_depth = 2;
         continued.parent = (char *)"p";
         continued.segment = (char *)"c";
         continued.tid = gettid();
@@ -100,14 +101,23 @@ Test(listener, all_events)
         client_send(fd, &m);
         switched.tid = 0;
         client_send(fd, &m);
+        /* Cut as other stacks are. */
+        switched.stack = (char *[]){(char *)"a:1", (char *)"b:2", (char *)"c:3"};
+        switched.n_stack = 2;
+        client_send(fd, &m);
+        switched.n_stack = 3;
+        client_send(fd, &m);
+        switched.n_stack = 0;
         /* A thread that is not there: the segment is on none, rather than on the one before. */
         switched.tid = 1;
         client_send(fd, &m);
         settle();
         cr_assert_str_eq(fake_take(), "continue p c '' ''\nrename s '/new'\nswitch s "
-                                      "thread\nswitch s none\nswitch s none\n");
+                                      "thread\nswitch s none\nswitch s none a:1 b:2\n"
+                                      "switch s none a:1 b:2\nswitch s none\n");
+        cr_assert_eq(counter_get(COUNTER_STACKS_CUT), 1);
         cr_assert_eq(counter_get(COUNTER_EVENTS_BAD_THREAD), 1);
-        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 5);
+        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 7);
 }
 
 /* All that was sent before, not just what a peer's turn has room for; of those that matter. */
@@ -214,7 +224,7 @@ Test(listener, broken)
 
         fd = client_ready();
         cr_assert_eq(send(fd, large, sizeof(large), 0), (ssize_t)sizeof(large));
-        expect_broken(fd, "4096");
+        expect_broken(fd, "32768");
 
         fd = client_ready();
         client_hello(fd, "s");

@@ -124,6 +124,46 @@ Test(packet, strings)
         cr_assert_eq(parse_start("s", "o", -1), CLIENT_PACKET_E_BROKEN);
 }
 
+static int parse_switch(int32_t tid, size_t n, const char *signature, ClientPacket *ret)
+{
+        static char *stack[CLIENT_STACK_MAX + 1];
+        Swprof__SpanSwitch switched = SWPROF__SPAN_SWITCH__INIT;
+        Swprof__ClientPacket m = SWPROF__CLIENT_PACKET__INIT;
+        const char *error = NULL;
+
+        for (size_t i = 0; i < n; i++)
+                stack[i] = (char *)signature;
+        switched.segment = (char *)"s";
+        switched.tid = tid;
+        switched.stack = stack;
+        switched.n_stack = n;
+        m.event_case = SWPROF__CLIENT_PACKET__EVENT_SWITCHED;
+        m.switched = &switched;
+        return parse(ret, &m, &error);
+}
+
+Test(packet, stack)
+{
+        ClientPacket p;
+
+        cr_assert_eq(parse_switch(0, 2, "app.py.main: 3", &p), 0);
+        cr_assert_eq(p.event.n_stack, 2);
+        cr_assert_str_eq(p.event.stack[1], "app.py.main: 3");
+        cr_assert_eq(parse_switch(7, 0, NULL, &p), 0);
+        cr_assert_eq(p.event.n_stack, 0);
+        cr_assert_eq(parse_switch(7, 1, "a", &p), CLIENT_PACKET_E_BROKEN);
+        cr_assert_eq(parse_switch(0, 3, "", &p), CLIENT_PACKET_E_BROKEN);
+        cr_assert_eq(parse_switch(0, 3, "a\n", &p), CLIENT_PACKET_E_BROKEN);
+        cr_assert_eq(parse_switch(0, 3, repeat(1023), &p), 0);
+        cr_assert_eq(parse_switch(0, 3, repeat(1024), &p), CLIENT_PACKET_E_BROKEN);
+        /* The largest ones that are good, by number and by size. */
+        cr_assert_eq(parse_switch(0, CLIENT_STACK_MAX, repeat(29), &p), 0);
+        cr_assert_eq(p.event.n_stack, CLIENT_STACK_MAX);
+        cr_assert_eq(parse_switch(0, 31, repeat(1023), &p), 0);
+        cr_assert_eq(parse_switch(0, CLIENT_STACK_MAX + 1, "a", &p), CLIENT_PACKET_E_BROKEN);
+        cr_assert_eq(parse_switch(0, 33, repeat(1023), &p), CLIENT_PACKET_E_BROKEN);
+}
+
 /* The decoder ends strings with a NUL and forgets their length; one within must not go unnoticed.
  */
 Test(packet, nul_within)

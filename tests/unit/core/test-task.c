@@ -306,7 +306,7 @@ Test(task, spans)
         cr_assert_eq(counter_get(COUNTER_EVENTS_DUPLICATE), 1);
         /* Another client's segment is none of its business. */
         cr_assert_eq(core_span_stop(core, 2, "a", now.mono_ns, false, now), CORE_E_UNKNOWN);
-        cr_assert_eq(core_span_switch(core, 2, "a", 0, now.mono_ns, now), CORE_E_UNKNOWN);
+        cr_assert_eq(core_span_switch(core, 2, "a", 0, NULL, now.mono_ns, now), CORE_E_UNKNOWN);
         cr_assert_eq(core_span_rename(core, 2, "a", "/b", now), CORE_E_UNKNOWN);
         cr_assert_eq(counter_get(COUNTER_EVENTS_UNKNOWN), 3);
         cr_assert_eq(start(1, "b", "/a"), 0);
@@ -332,8 +332,8 @@ Test(task, span_times)
                                      .start_mono_ns = UINT64_MAX},
                              now),
                 0);
-        cr_assert_eq(core_span_switch(core, 1, "future", 2, UINT64_MAX, now), 0);
-        cr_assert_eq(core_span_switch(core, 1, "future", 3, 0, now), 0);
+        cr_assert_eq(core_span_switch(core, 1, "future", 2, NULL, UINT64_MAX, now), 0);
+        cr_assert_eq(core_span_switch(core, 1, "future", 3, NULL, 0, now), 0);
         cr_assert_eq(core_span_stop(core, 1, "future", 0, false, now), 0);
         cr_assert_eq(counter_get(COUNTER_SEGMENTS_FAST), 1);
         core_sample(core, 12345, &(Sample){0}, (ThreadTimes){0}, now);
