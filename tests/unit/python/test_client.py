@@ -329,19 +329,22 @@ class Spans(ClientTest):
     def test_deep_stack(self):
         self.connect("/x")
         span = swprof.start("/x")
-        stack = [f"/some/where/in/the/file/system/file.py.function: {i}" for i in range(500)]
+        stack = [f"/some/where/in/the/file/system/file.py.function: {i}" for i in range(800)]
         span.switch(0, stack)
         self.daemon.receive()
         _, values = self.daemon.receive()
         got = values["stack"]
         cut = got.index("...")
-        self.assertGreater(len(got), 60)
+        self.assertGreater(len(got), 500)
         self.assertEqual(got[:cut] + got[cut + 1:], stack[:cut] + stack[cut + 1 - len(got):])
         span.switch(0, [f"f: {i}" for i in range(1000)])
         values = self.daemon.receive()[1]["stack"]
         self.assertEqual((len(values), values[0], values[-1]), (_wire.FRAMES_MAX, "f: 0", "f: 999"))
         span.switch(0, ["f" * 5000])
-        self.assertEqual(self.daemon.receive()[1]["stack"], ["..."])
+        self.assertEqual(self.daemon.receive()[1]["stack"], ["f" * 1023])
+        span.switch(0, [str(i) for i in range(2000)])
+        got = self.daemon.receive()[1]["stack"]
+        self.assertEqual((len(got), got[0], got[-1]), (1024, "0", "1999"))
 
     def test_told_again(self):
         self.connect("/x", "/y")

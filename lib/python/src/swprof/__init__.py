@@ -12,9 +12,10 @@ a look at memory while no profile task is there. Any thread may call any of them
 import atexit
 import os
 from _thread import allocate_lock
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 from . import _wire
+from ._carrier import attach
 from ._client import Client
 from ._version import __version__
 
@@ -28,7 +29,7 @@ class Span:
     """A request on a thread: in SkyWalking's words, a segment with its first span."""
 
     __slots__ = ("operation", "trace_id", "_segment", "_start_ns", "_tid", "_client", "_told", "_let_go", "_parent",
-                 "_root", "__weakref__")
+                 "_root", "_carrier", "__weakref__")
 
     def __init__(self, operation, trace_id, segment_id):
         self.operation = operation
@@ -73,9 +74,10 @@ class Span:
         """It goes on in the thread `tid`, as gettid() says, or on none for now (0); `stack`: where it waits then, code
         signatures, outermost first."""
         try:
-            self._tid = tid
-            if self._client is not None:
-                self._client.switch(self, stack)
+            if self._client is None:
+                self._tid = tid
+            else:
+                self._client.switch(self, tid, stack, monotonic_ns())
                 _tell()
         except Exception:
             pass
@@ -88,6 +90,8 @@ class Span:
         try:
             self._client = None
             client.stop(self, error)
+            if self._carrier is not None:
+                self._carrier.detach(self)
             _tell()
         except Exception:
             pass
@@ -106,6 +110,7 @@ def _prepare(span):
     """Before it is told of."""
     span._told = span._let_go = False
     span._parent, span._root = None, span
+    span._carrier = None
 
 
 def _is_good(span):
@@ -119,6 +124,8 @@ def _begin(span):
         return
     _prepare(span)
     client.start(span)
+    if span._client is not None:
+        attach(span)
     _tell()
 
 
@@ -203,6 +210,8 @@ def continue_segment(parent, segment_id=None, operation=None):
         if _is_good(span) and (operation is None or _wire.fits(operation, _wire.OPERATION_MAX)):
             _prepare(span)
             client.continue_segment(span, parent)
+            if span._client is not None:
+                attach(span)
             _tell()
     except Exception:
         pass

@@ -302,11 +302,15 @@ class Client:
             span._let_go = span._told and not watched
             self._follow()
 
-    def switch(self, span, stack):
+    def switch(self, span, tid, stack, at_mono_ns):
         self.look()
         with self._lock:
+            span._tid = tid
             if self._has(span) and span._told:
-                self._send(_wire.switch(span._segment, span._tid, monotonic_ns(), stack))
+                # Rather a wait without its stack than a daemon that does not learn of one.
+                if stack and not self._connection.has_room():
+                    stack = None
+                self._send(_wire.switch(span._segment, tid, at_mono_ns, stack))
                 self._follow()
 
     def stop(self, span, error):

@@ -4,8 +4,9 @@
 PROTOCOL = 1
 NAME_MAX = 255          # bytes of names and segment ids
 OPERATION_MAX = 1023    # bytes of an operation
-PACKET_MAX = 4096       # bytes of a packet to the daemon
-FRAMES_MAX = 256        # of a stack
+PACKET_MAX = 32768      # bytes of a packet to the daemon
+STACK_MAX = 1024        # code signatures of a stack
+SIGNATURE_MAX = 1023    # bytes of one
 RECEIVE_MAX = 65536     # bytes of one from it
 
 # Field numbers of ClientPacket.
@@ -94,13 +95,18 @@ def continued(parent, segment, tid, start_mono_ns, operation):
                   + _string(5, operation))
 
 
+def signature(text):
+    """A code signature of a stack, encoded."""
+    return _string(4, clean(text)[:SIGNATURE_MAX].encode()[:SIGNATURE_MAX].decode(errors="ignore") or "?")
+
+
 def switch(segment, tid, at_mono_ns, stack):
     """`stack` may be empty or None. One that is too deep for a packet loses what is in its middle: its root tells trees
     apart, its end is where the span waits."""
     head = _string(1, segment) + _number(2, tid) + _number(3, at_mono_ns)
-    frames = [_string(4, clean(frame)) for frame in stack or ()]
+    frames = [frame if type(frame) is bytes else signature(frame) for frame in stack or ()]
     room = PACKET_MAX - 3 - len(head)
-    if len(frames) > FRAMES_MAX or sum(map(len, frames)) > room:
+    if len(frames) > STACK_MAX or sum(map(len, frames)) > room:
         frames = _cut(frames, room)
     return _chunk(SWITCH, head + b"".join(frames))
 
@@ -109,7 +115,7 @@ def _cut(frames, room):
     mark = _string(4, "...")
     room -= len(mark)
     outer, inner = [], []
-    while len(outer) + len(inner) < min(len(frames), FRAMES_MAX - 1):
+    while len(outer) + len(inner) < min(len(frames), STACK_MAX - 1):
         is_outer = len(outer) <= len(inner)
         frame = frames[len(outer)] if is_outer else frames[-1 - len(inner)]
         room -= len(frame)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spans in asyncio's tasks.
+
+A loop with a watched span has a call_soon of its own: before and after each step of the span's task, a callback of ours
+runs. No other task notices, and the steps' stacks have no frame of ours.
+"""
+
+import collections
+import gc
+import sys
+from _thread import get_native_id
+from asyncio import events, tasks
+from time import monotonic_ns
+
+from . import _carrier, _stack
+
+_STEP = "TaskStepMethWrapper"       # what a C task has called for its steps, if nothing woke it up
+_run_code = events.Handle._run.__code__
+
+_loops = {}
+
+
+class _Loop:
+    """A loop with watched spans."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.tid = get_native_id()
+        self.carriers = {}              # by the id of the task
+        self.original = loop.call_soon
+        self.patched = "call_soon" in loop.__dict__ and loop.__dict__["call_soon"]
+        loop.call_soon = self.call_soon
+
+    def leave(self):
+        """The last one is gone. If somebody else has patched the loop meanwhile, ours stays below, and passes on."""
+        if self.loop.__dict__.get("call_soon") == self.call_soon:
+            if self.patched:
+                self.loop.call_soon = self.patched
+            else:
+                del self.loop.call_soon
+        _loops.pop(self.loop, None)
+
+    def call_soon(self, callback, *args, context=None):
+        task = getattr(callback, "__self__", None)
+        if task is None and type(callback).__name__ == _STEP:
+            task = gc.get_referents(callback)[0]
+        carrier = self.carriers.get(id(task))
+        if carrier is None:
+            return self.original(callback, *args, context=context)
+        self.original(carrier.enter)
+        handle = self.original(callback, *args, context=context)
+        self.original(carrier.leave)
+        return handle
+
+
+class _Carrier:
+    """A task with watched spans."""
+
+    __slots__ = ("owner", "task", "spans")
+
+    def __init__(self, owner, task):
+        self.owner, self.task = owner, task
+        self.spans = ()
+
+    def enter(self):
+        at = monotonic_ns()
+        try:
+            for span in self.spans:
+                _carrier.tell(span, self.owner.tid, None, at)
+        except Exception:
+            pass
+
+    def leave(self):
+        """A step is over."""
+        at = monotonic_ns()
+        try:
+            spans, stack = self.spans, None
+            if not spans:
+                return
+            if self.task.done():
+                self._forget()
+            else:
+                # Below the step, it is where the loop has called us.
+                stack = _stack.of_frame(sys._getframe(1))
+                _stack.add_awaiting(stack, self.task.get_coro())
+            for span in spans:
+                _carrier.tell(span, 0, stack, at)
+        except Exception:
+            pass
+
+    def _forget(self):
+        self.spans = ()
+        carriers = self.owner.carriers
+        if carriers.pop(id(self.task), None) is not None and not carriers:
+            self.owner.leave()
+
+    def detach(self, span):
+        """The span is over."""
+        self.spans = tuple(s for s in self.spans if s is not span)
+        if not self.spans:
+            self._forget()
+
+
+def _is_step(task):
+    """Whether the code that runs is called by the task's coroutine, and that by the loop: not an eager task within
+    another one's step."""
+    coroutine = task.get_coro()
+    root = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+    frame = sys._getframe(1)
+    while frame is not None and frame is not root:
+        frame = frame.f_back
+    return frame is not None and frame.f_back is not None and frame.f_back.f_code is _run_code
+
+
+def _begin(owner, carrier):
+    """This step was begun before: its end must be noticed, too."""
+    ready = getattr(owner.loop, "_ready", None)
+    if type(ready) is collections.deque and _is_step(carrier.task):
+        ready.appendleft(events.Handle(carrier.leave, (), owner.loop))
+        return
+    # Other callbacks may run between the step's end and ours: the span counts as on no thread until the next step.
+    at = monotonic_ns()
+    for span in carrier.spans:
+        _carrier.tell(span, 0, None, at)
+    owner.original(carrier.leave)
+
+
+def _begin_callback(span, loop):
+    """It starts in a callback. Nobody knows where it goes on after that."""
+    def leave():
+        _carrier.tell(span, 0, None, monotonic_ns())
+    ready = getattr(loop, "_ready", None)
+    if type(ready) is collections.deque:
+        ready.appendleft(events.Handle(leave, (), loop))
+    else:
+        leave()
+
+
+def attach(span, loop):
+    task = tasks.current_task(loop)
+    if task is None:
+        _begin_callback(span, loop)
+        return None
+    owner = _loops.get(loop)
+    if owner is None:
+        owner = _loops[loop] = _Loop(loop)
+    carrier = owner.carriers.get(id(task))
+    is_new = carrier is None
+    if is_new:
+        carrier = owner.carriers[id(task)] = _Carrier(owner, task)
+    carrier.spans += (span,)
+    if is_new:
+        _begin(owner, carrier)
+    return carrier
