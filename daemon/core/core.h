@@ -54,6 +54,8 @@ typedef struct TargetSpec {
         uint64_t first_mono_ns; /* due times: now, and first + k·period from now on (k may be
                                    negative) */
         uint64_t period_ns;
+        bool goes_on; /* not now: a segment that comes back all the time has samples no more often
+                         for that */
 } TargetSpec;
 
 /* One snapshot for the backend. Everything is borrowed for the call. */

@@ -112,6 +112,7 @@ struct Segment {
         uint64_t halted_mono_ns;   /* when it became STOPPED */
 
         pid_t pid, tid;
+        uint64_t n_switches;
         Target *target;   /* being sampled */
         ListLink targets; /* Target.link, oldest first */
         unsigned n_targets;

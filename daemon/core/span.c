@@ -175,6 +175,7 @@ int core_span_switch(Core *c, uint64_t client, const char *segment_id, pid_t tid
         if (at_mono_ns > now.mono_ns)
                 at_mono_ns = now.mono_ns;
         s->tid = tid;
+        s->n_switches++;
         segment_end_parked(s, at_mono_ns);
         segment_end_stretch(s, at_mono_ns);
         if (tid == 0 && stack && s->task && s->state != SEGMENT_STOPPED)

@@ -105,6 +105,7 @@ int segment_update_target(Segment *s, uint64_t at_mono_ns)
                         .tid = s->tid,
                         .first_mono_ns = s->request->begin_mono_ns + task_threshold_ns(s->task),
                         .period_ns = s->task->period_ms * NS_PER_MS,
+                        .goes_on = s->n_switches > 0,
                 });
         return 0;
 }

@@ -383,7 +383,7 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
         t->heap_index = NOT_IN_HEAP;
         t->first_mono_ns = next_step(spec->first_mono_ns + PHASE_NS, spec->period_ns);
         t->period_ns = spec->period_ns;
-        t->due_mono_ns = now_mono_ns;
+        t->due_mono_ns = spec->goes_on ? next_due(t, now_mono_ns) : now_mono_ns;
         t->gone_node = calloc(1, sizeof(*t->gone_node));
         p = process_get(s, spec->pid);
         r = t->gone_node && p ? hash_table_add(&s->targets, &t->by_id, hash_u64(id))
@@ -400,7 +400,7 @@ int target_new(Sampler *s, TargetId id, const TargetSpec *spec, uint64_t now_mon
                 return 0;
         }
         target_size(t);
-        sleep_until(t, now_mono_ns);
+        sleep_until(t, t->due_mono_ns);
         return 0;
 }
 

@@ -139,6 +139,22 @@ static void span_end(Sim *s, SimSpan *span)
 
 /* ---- the core's operations ---- */
 
+/* The next time of the grid after now. */
+static void target_schedule(const Sim *s, SimTarget *t)
+{
+        const TargetSpec *spec = &t->spec;
+        uint64_t behind;
+
+        if (spec->first_mono_ns > s->now_ns) {
+                behind = (spec->first_mono_ns - s->now_ns - 1) / spec->period_ns;
+                t->due_ns = spec->first_mono_ns - behind * spec->period_ns;
+        } else {
+                behind = (s->now_ns - spec->first_mono_ns) / spec->period_ns + 1;
+                t->due_ns = spec->first_mono_ns + behind * spec->period_ns;
+        }
+        cr_assert_gt(t->due_ns, s->now_ns);
+}
+
 static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
 {
         Sim *s = userdata;
@@ -156,6 +172,8 @@ static void on_target_add(void *userdata, TargetId id, const TargetSpec *spec)
         cr_assert(t);
         stack_unref(t->stack);
         *t = (SimTarget){.id = id, .spec = *spec, .due_ns = s->now_ns, .active = true};
+        if (spec->goes_on)
+                target_schedule(s, t);
         s->n_adds++;
 }
 
@@ -377,7 +395,6 @@ static void sample_take(Sim *s, SimTarget *t)
                 .mono_ns = s->now_ns,
                 .wall_ns = (uint64_t)sim_now(s).wall_ms * NS_PER_MS + s->now_ns % NS_PER_MS,
         };
-        uint64_t behind;
 
         if (s->ended[t->spec.tid]) {
                 item.type = SIM_THREAD_GONE;
@@ -389,15 +406,7 @@ static void sample_take(Sim *s, SimTarget *t)
         if (s->carries[t->spec.tid])
                 s->carries[t->spec.tid]->n_valid++;
         item_add(s, item);
-        /* The next one of the grid after now. */
-        if (t->spec.first_mono_ns > s->now_ns) {
-                behind = (t->spec.first_mono_ns - s->now_ns - 1) / t->spec.period_ns;
-                t->due_ns = t->spec.first_mono_ns - behind * t->spec.period_ns;
-        } else {
-                behind = (s->now_ns - t->spec.first_mono_ns) / t->spec.period_ns + 1;
-                t->due_ns = t->spec.first_mono_ns + behind * t->spec.period_ns;
-        }
-        cr_assert_gt(t->due_ns, s->now_ns);
+        target_schedule(s, t);
 }
 
 /* ---- time ---- */
