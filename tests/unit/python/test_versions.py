@@ -9,7 +9,7 @@ import unittest
 
 import interpreters
 
-CLIENT = pathlib.Path(__file__).with_name("test_client.py")
+TESTS = [pathlib.Path(__file__).with_name(f"test_{name}.py") for name in ("client", "carriers")]
 INTERPRETERS = interpreters.find()
 
 
@@ -21,9 +21,10 @@ def add(version, program):
     def test(self):
         if not program:
             self.skipTest(f"Python {interpreters.name(version)} is not here")
-        done = subprocess.run([program, "-X", "dev", CLIENT], env=os.environ, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        for file in TESTS:
+            done = subprocess.run([program, "-X", "dev", file], env=os.environ, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+            self.assertEqual(done.returncode, 0, done.stdout)
 
     setattr(Versions, f"test_{version[0]}_{version[1]:02}", test)
 

@@ -63,6 +63,8 @@ class Span:
                 return
             if self._client is not None:
                 self._client.rename(self, operation)
+                if self._carrier is None:
+                    attach(self)
                 _tell()
                 return
             self.operation = operation

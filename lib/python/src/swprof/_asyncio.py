@@ -88,8 +88,16 @@ class _Carrier:
         except Exception:
             pass
 
+    def leave_unseen(self):
+        """Where it waits is not known yet."""
+        at = monotonic_ns()
+        for span in self.spans:
+            _carrier.tell(span, 0, None, at)
+
     def _forget(self):
         self.spans = ()
+        if _yields.carriers:
+            _yields.forget(self)
         carriers = self.owner.carriers
         if carriers.pop(id(self.task), None) is not None and not carriers:
             self.owner.leave()
@@ -101,28 +109,89 @@ class _Carrier:
             self._forget()
 
 
-def _is_step(task):
-    """Whether the code that runs is called by the task's coroutine, and that by the loop: not an eager task within
-    another one's step."""
+def _root_frame(task):
+    """The frame of the task's coroutine, if what runs is called by it."""
     coroutine = task.get_coro()
     root = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
     frame = sys._getframe(1)
     while frame is not None and frame is not root:
         frame = frame.f_back
-    return frame is not None and frame.f_back is not None and frame.f_back.f_code is _run_code
+    return frame
 
 
 def _begin(owner, carrier):
     """This step was begun before: its end must be noticed, too."""
+    root = _root_frame(carrier.task)
     ready = getattr(owner.loop, "_ready", None)
-    if type(ready) is collections.deque and _is_step(carrier.task):
-        ready.appendleft(events.Handle(carrier.leave, (), owner.loop))
+    if type(ready) is not collections.deque:
+        _end_with(root, carrier)
+        owner.original(carrier.leave)
         return
-    # Other callbacks may run between the step's end and ours: the span counts as on no thread until the next step.
-    at = monotonic_ns()
-    for span in carrier.spans:
-        _carrier.tell(span, 0, None, at)
-    owner.original(carrier.leave)
+    # An eager task runs within another one's step.
+    if root is None or root.f_back is None or root.f_back.f_code is not _run_code:
+        _end_with(root, carrier)
+    ready.appendleft(events.Handle(carrier.leave, (), owner.loop))
+
+
+def _end_with(root, carrier):
+    """Others may run between the end of the step and a callback. Where Python does not tell of that end, the span counts
+    as on no thread at once."""
+    if root is None or not _yields.watch(root, carrier):
+        carrier.leave_unseen()
+
+
+class _Yields:
+    """Of coroutines, seen by sys.monitoring (3.12): only while there are some to be seen, and of their code only."""
+
+    def __init__(self):
+        self.carriers = {}          # by frame
+        self.tool = None
+
+    def watch(self, frame, carrier):
+        monitoring = getattr(sys, "monitoring", None)
+        if monitoring is None:
+            return False
+        if self.tool is None and not self._take_tool(monitoring):
+            return False
+        self.carriers[frame] = carrier
+        monitoring.set_local_events(self.tool, frame.f_code, monitoring.events.PY_YIELD)
+        return True
+
+    def _take_tool(self, monitoring):
+        for tool in (4, 3):         # nobody's
+            if monitoring.get_tool(tool) is None:
+                monitoring.use_tool_id(tool, "swprof")
+                monitoring.register_callback(tool, monitoring.events.PY_YIELD, self._on_yield)
+                self.tool = tool
+                return True
+        return False
+
+    def forget(self, carrier):
+        for frame in [f for f, c in list(self.carriers.items()) if c is carrier]:
+            self._drop(frame)
+
+    def _drop(self, frame):
+        del self.carriers[frame]
+        code = frame.f_code
+        if not any(f.f_code is code for f in list(self.carriers)):
+            sys.monitoring.set_local_events(self.tool, code, 0)
+        if not self.carriers:
+            tool, self.tool = self.tool, None
+            sys.monitoring.register_callback(tool, sys.monitoring.events.PY_YIELD, None)
+            sys.monitoring.free_tool_id(tool)
+
+    def _on_yield(self, code, offset, value):
+        try:
+            frame = sys._getframe(1)
+            carrier = self.carriers.get(frame)
+            if carrier is not None:
+                carrier.leave_unseen()
+                self._drop(frame)
+        except Exception:
+            pass
+
+
+_yields = _Yields()
 
 
 def _begin_callback(span, loop):

@@ -34,5 +34,12 @@ def _attach(span):
 def tell(span, tid, stack, at_mono_ns):
     """The span is on the thread, or on none (0)."""
     client = span._client
-    if client is not None:
+    if client is None:
+        return
+    operations = client._operations
+    # Also while the daemon is away: it may come back, and is told then where the span is.
+    if operations is None or span._root.operation in operations:
         client.switch(span, tid, stack, at_mono_ns)
+    elif span._carrier is not None:
+        span._carrier.detach(span)
+        span._carrier = None

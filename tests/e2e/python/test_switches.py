@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many requests on one thread, as greenlets and as tasks: each has its own stacks, also while it waits."""
+
+import concurrent.futures
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import unittest
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import venvs  # noqa: E402
+from swprofd_test import SwprofdTest, wait_until  # noqa: E402
+from venvs import INTERPRETERS  # noqa: E402
+
+PERIOD_MS = 10
+N = 20
+REQUIREMENTS = ["gevent", "gunicorn", "packaging"]
+VERSIONS = [v for v in INTERPRETERS if INTERPRETERS[v]]
+
+
+def line_of(program, text):
+    """A place in the code as a signature has it."""
+    lines = (HERE / program).read_text().splitlines()
+    return next(n for n, line in enumerate(lines, 1) if line.strip() == text)
+
+
+class Switches(SwprofdTest):
+    daemon_config = "profile:\n  max_parallel: 9\n"
+
+    def begin(self, command, env):
+        log = open(self.folder / "program.log", "a+", encoding="utf-8")
+        self.addCleanup(log.close)
+        program = subprocess.Popen(command, env=dict(env, SWPROFD_SOCKET=self.daemon.span_socket,
+                                                     PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(venvs.PACKAGE / "src")),
+                                   cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+
+        def end():
+            program.stdin.close()
+            program.terminate()
+            try:
+                program.wait(15)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+            program.stdout.close()
+            if self.has_failed():
+                log.seek(0)
+                print(log.read()[-8000:], file=sys.stderr)
+
+        self.addCleanup(end)
+        return program
+
+    def get(self, what):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}", timeout=60) as answer:
+            return json.load(answer)
+
+    def get_all(self, service):
+        """Runs a task over all of the requests at once. Return: their answers, and nothing is left of the hooks."""
+        self.peer.create_task(service, "/wait", period=PERIOD_MS, count=9)
+        wait_until(lambda: self.get("")["watched"], 30, "the task")
+        with concurrent.futures.ThreadPoolExecutor(N) as pool:
+            answers = list(pool.map(self.get, range(N)))
+        wait_until(lambda: self.get("hook")["hook"] == "None", 10, "the hooks to be gone")
+        return answers
+
+    def profiled(self, answers):
+        """(number, answer, snapshots) of those that were."""
+        for answer in answers:
+            self.assertTrue(answer["watched"])
+        found = [(n, a, self.settled_snapshots(a["segment"])) for n, a in enumerate(answers)]
+        found = [f for f in found if f[2]]
+        self.assertEqual(len(found), 9)
+        return found
+
+    def check_stacks(self, program, number, snapshots):
+        """None has another request's function, and each that shows Python, its own: those of when it waits do."""
+        self.assert_contiguous(snapshots)
+        n_python = 0
+        for s in snapshots:
+            markers = {m for f in s["stack"] for m in re.findall(r"\.(marker_\d+): ", f)}
+            is_python = any(f"{program}." in f for f in s["stack"])
+            n_python += is_python
+            self.assertLessEqual(markers, {f"marker_{number}"}, s)
+            if any(f"{program}.wait: " in f for f in s["stack"]):
+                self.assertEqual(markers, {f"marker_{number}"}, s)
+        return n_python
+
+    def durations(self, answer, place):
+        """Of the nodes of the backend's analysis at that place, with their callers."""
+        trees = self.peer.analyze(answer["segment"], int(answer["start"]) - 1, int(answer["stop"]) + 1)["trees"]
+        for tree in trees:
+            elements = {e["id"]: e for e in tree["elements"]}
+            for e in tree["elements"]:
+                if not e["codeSignature"].endswith(place):
+                    continue
+                callers, at = [], e
+                while at["parentId"] in elements:
+                    at = elements[at["parentId"]]
+                    callers.append(at["codeSignature"])
+                yield e["duration"], callers
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Greenlets(Switches):
+    def check_units(self, version):
+        """What the client tells, with greenlet there."""
+        venv = venvs.make("gevent", version, REQUIREMENTS)
+        env = dict(venv.env, PYTHONPATH=str(venvs.PACKAGE / "src"), PYTHONDONTWRITEBYTECODE="1")
+        venvs.run(venv.python, venvs.SOURCE / "tests/unit/python/test_carriers.py", "Greenlets", env=env)
+
+    def check(self, version):
+        venv = venvs.make("gevent", version, REQUIREMENTS)
+        self.port = free_port()
+        self.begin([venv.bin / "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{self.port}", "greenlets"],
+                   venv.env)
+
+        def ready():
+            try:
+                return self.get("")
+            except OSError:
+                return None
+
+        wait_until(ready, 60, "gunicorn to answer")
+        answers = self.get_all("greenlets")
+        place = f"greenlets.py.wait: {line_of('greenlets.py', 'time.sleep(0.1)')}"
+        for number, answer, snapshots in self.profiled(answers):
+            n_python = self.check_stacks("greenlets.py", number, snapshots)
+            waits = sum(answer["waits"])
+            # Due times of all waits, and some of their ends.
+            self.assertGreaterEqual(n_python, waits / PERIOD_MS - 3)
+            [(duration, callers)] = self.durations(answer, place)
+            self.assertIn(f".marker_{number}: ", callers[0])
+            # What is between two waits is not measured there, if it was sampled.
+            self.assertGreaterEqual(duration, 3 * 100 - 6)
+            self.assertLessEqual(duration, answer["stop"] - answer["start"] + 2)
+
+
+class Tasks(Switches):
+    def check(self, venv, *how):
+        program = self.begin([venv.python, "tasks.py", *how], venv.env)
+        self.port = int(program.stdout.readline())
+        answers = self.get_all("tasks")
+        lines = {text: line_of("tasks.py", text) for text in ("await asyncio.sleep(0.3)", "await asyncio.sleep(0.1)",
+                                                              "await leaf()", "await middle()")}
+        for number, answer, snapshots in self.profiled(answers):
+            n_python = self.check_stacks("tasks.py", number, snapshots)
+            self.assertGreaterEqual(n_python, sum(answer["waits"]) / PERIOD_MS - 4)
+            [(duration, callers)] = self.durations(answer, f"tasks.py.leaf: {lines['await asyncio.sleep(0.3)']}")
+            # uvloop's clock counts whole milliseconds.
+            self.assertGreaterEqual(duration, 300 - (4 if "uvloop" in how else 2))
+            self.assertLessEqual(duration, answer["waits"][0] + 2)
+            for caller, place in zip(callers, (f".middle: {lines['await leaf()']}", f".wait: {lines['await middle()']}",
+                                               f".marker_{number}: 1", ".answer: ")):
+                self.assertIn(place, caller)
+            [(duration, _)] = self.durations(answer, f"tasks.py.numbers: {lines['await asyncio.sleep(0.1)']}")
+            self.assertGreaterEqual(duration, 2 * 100 - 6)
+
+    def check_streams(self, version):
+        self.check(venvs.make("plain", version, []), "streams")
+
+    def check_aiohttp(self, version):
+        self.check(venvs.make("aiohttp", version, ["aiohttp"]), "aiohttp")
+
+    def check_uvloop(self, version):
+        self.check(venvs.make("uvloop", version, ["uvloop"]), "streams", "uvloop")
+
+
+def add(test, name, check, version):
+    def run(self):
+        check(self, version)
+
+    setattr(test, f"test_{name}_{version[0]}_{version[1]:02}", run)
+
+
+for found in INTERPRETERS:
+    add(Greenlets, "gunicorn", Greenlets.check, found)
+    add(Greenlets, "units", Greenlets.check_units, found)
+    for way in ("streams", "aiohttp", "uvloop"):
+        add(Tasks, way, getattr(Tasks, "check_" + way), found)
+
+if __name__ == "__main__":
+    print("interpreters:", ", ".join(filter(None, INTERPRETERS.values())), file=sys.stderr)
+    unittest.main(verbosity=2)
