@@ -72,33 +72,31 @@ static int event_start(Peer *p, ClientPacketType type, const ClientEvent *event,
         return r < 0 ? error_trace(r) : 0;
 }
 
-/* Return: 0, -ENOMEM. */
-static int event_stack(const Peer *p, const ClientEvent *event, Stack **ret)
+/* The stack that it gives, borrowed, or NULL. Return: 0, -ENOMEM. */
+static int event_stack(Peer *p, const ClientEvent *event, Stack **ret)
 {
-        _cleanup_(stack_unrefp) Stack *stack = NULL;
         size_t n = event->n_stack;
         int r;
 
+        *ret = NULL;
         if (n == 0)
                 return 0;
         if (n > p->set->config->profile_max_depth) {
                 counter_add(COUNTER_STACKS_CUT, 1);
                 n = p->set->config->profile_max_depth;
         }
-        stack = stack_new();
-        if (!stack)
-                return error_origin(-ENOMEM);
-        r = stack_set_ready(stack, n, event->stack);
-        if (r)
-                return error_trace(r);
-        *ret = TAKE_PTR(stack);
-        return 0;
+        r = stack_set_get(&p->stacks, ret, n, event->stack);
+        if (r == STACK_SET_E_FULL) {
+                counter_add(COUNTER_STACKS_OVER, 1);
+                return 0;
+        }
+        return error_trace(r);
 }
 
 static int event_switch(Peer *p, const ClientEvent *event, Now now)
 {
-        _cleanup_(stack_unrefp) Stack *stack = NULL;
         pid_t tid = 0;
+        Stack *stack;
         int r;
 
         r = event_stack(p, event, &stack);

@@ -374,6 +374,7 @@ int peer_new(PeerSet *s, int fd)
         if (!p)
                 return error_origin(-ENOMEM);
         p->set = s;
+        stack_set_init(&p->stacks);
         p->fd = TAKE_FD(socket_fd);
         p->pid = cred.pid;
         p->uid = cred.uid;
@@ -429,6 +430,7 @@ Peer *peer_free(Peer *p)
         sd_event_source_disable_unref(p->exit);
         sd_event_source_disable_unref(p->hello_timer);
         thread_map_deinit(&p->threads);
+        stack_set_deinit(&p->stacks);
         if (p->fd >= 0)
                 close(p->fd);
         free(p->language);

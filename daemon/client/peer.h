@@ -8,6 +8,7 @@
 
 #include "client/listener.h"
 #include "client/packet.h"
+#include "client/stack-set.h"
 #include "client/thread-map.h"
 #include "client/watch-page.h"
 #include "util/list.h"
@@ -47,6 +48,7 @@ typedef struct Peer {
         uid_t uid;
         sd_event_source *io, *exit, *hello_timer;
         ThreadMap threads;
+        StackSet stacks;
         Instance *instance; /* NULL: no hello yet */
         char *language, *client;
         WatchPage page;

@@ -75,6 +75,8 @@
         X(STACKS_NO_CFI, "stacks_no_cfi", "Stacks not unwound: code without unwind information.") \
         X(STACKS_BROKEN, "stacks_broken", "Stacks not unwound: the values made no sense.")        \
         X(STACKS_CUT, "stacks_cut", "Stacks deeper than max_depth, cut at the leaf.")             \
+        X(STACKS_OVER, "stacks_over",                                                             \
+                "Stacks of waiting segments not taken: too many of a client in use.")             \
         X(BINARIES_LOADED, "binaries_loaded",                                                     \
                 "Binaries whose unwind tables and symbols were read.")                            \
         X(BINARIES_FAILED, "binaries_failed", "Binaries that could not be read.")                 \
