@@ -50,7 +50,6 @@ void segment_park(Segment *s, Stack *stack, uint64_t at_mono_ns, Now now)
         s->parked.last_mono_ns = 0;
         s->parked.wall_offset_ns =
                 (int64_t)((uint64_t)now.wall_ms * NS_PER_MS + now.wall_rest_ns - now.mono_ns);
-        /* A client whose times go back does not get the same time twice. */
         if (s->parked.from_mono_ns < at_mono_ns)
                 s->parked.from_mono_ns = at_mono_ns;
         if (segment_wanted(s))
@@ -90,5 +89,8 @@ void segment_end_parked(Segment *s, uint64_t at_mono_ns)
                 s->wall_ns += (int64_t)(at_mono_ns - p->from_mono_ns);
                 p->from_mono_ns = at_mono_ns;
         }
+        /* A client whose times go back does not get the same time twice. */
+        if (p->from_mono_ns <= p->last_mono_ns)
+                p->from_mono_ns = p->last_mono_ns + 1;
         segment_drop_parked(s);
 }
