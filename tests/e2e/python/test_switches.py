@@ -186,8 +186,11 @@ def add(test, name, check, version):
 for found in INTERPRETERS:
     add(Greenlets, "gunicorn", Greenlets.check, found)
     add(Greenlets, "units", Greenlets.check_units, found)
-    for way in ("streams", "aiohttp", "uvloop"):
-        add(Tasks, way, getattr(Tasks, "check_" + way), found)
+    add(Tasks, "streams", Tasks.check_streams, found)
+    add(Tasks, "aiohttp", Tasks.check_aiohttp, found)
+# Before and after sys.monitoring.
+for found in {*VERSIONS[:1], *VERSIONS[-1:]}:
+    add(Tasks, "uvloop", Tasks.check_uvloop, found)
 
 if __name__ == "__main__":
     print("interpreters:", ", ".join(filter(None, INTERPRETERS.values())), file=sys.stderr)

@@ -28,39 +28,54 @@ class _Loop:
         self.tid = get_native_id()
         self.carriers = {}              # by the id of the task
         self.original = loop.call_soon
-        self.patched = "call_soon" in loop.__dict__ and loop.__dict__["call_soon"]
+        self.patched = vars(loop).get("call_soon")
+        self.call_soon = _make_call_soon(self.original, self.carriers)
         loop.call_soon = self.call_soon
 
     def leave(self):
         """The last one is gone. If somebody else has patched the loop meanwhile, ours stays below, and passes on."""
-        if self.loop.__dict__.get("call_soon") == self.call_soon:
+        if vars(self.loop).get("call_soon") is self.call_soon:
             if self.patched:
                 self.loop.call_soon = self.patched
             else:
                 del self.loop.call_soon
         _loops.pop(self.loop, None)
 
-    def call_soon(self, callback, *args, context=None):
-        task = getattr(callback, "__self__", None)
-        if task is None and type(callback).__name__ == _STEP:
-            task = gc.get_referents(callback)[0]
-        carrier = self.carriers.get(id(task))
+
+def _make_call_soon(original, carriers, referents=gc.get_referents):
+    """Each callback of the loop goes through it."""
+    step = None     # the type
+
+    def call_soon(callback, *args, context=None):
+        nonlocal step
+        kind = type(callback)
+        if kind is step:
+            task = referents(callback)[0]
+        else:
+            task = getattr(callback, "__self__", None)
+            if task is None and kind.__name__ == _STEP:
+                step = kind
+                task = referents(callback)[0]
+        carrier = carriers.get(id(task))
         if carrier is None:
-            return self.original(callback, *args, context=context)
-        self.original(carrier.enter)
-        handle = self.original(callback, *args, context=context)
-        self.original(carrier.leave)
+            return original(callback, *args, context=context)
+        original(carrier.enter)
+        handle = original(callback, *args, context=context)
+        original(carrier.leave)
         return handle
+
+    return call_soon
 
 
 class _Carrier:
     """A task with watched spans."""
 
-    __slots__ = ("owner", "task", "spans")
+    __slots__ = ("owner", "task", "spans", "left_mono_ns")
 
     def __init__(self, owner, task):
         self.owner, self.task = owner, task
         self.spans = ()
+        self.left_mono_ns = 0           # when its step ended, if that is past
 
     def enter(self):
         at = monotonic_ns()
@@ -72,7 +87,8 @@ class _Carrier:
 
     def leave(self):
         """A step is over."""
-        at = monotonic_ns()
+        at = self.left_mono_ns or monotonic_ns()
+        self.left_mono_ns = 0
         try:
             spans, stack = self.spans, None
             if not spans:
@@ -88,9 +104,8 @@ class _Carrier:
         except Exception:
             pass
 
-    def leave_unseen(self):
+    def leave_unseen(self, at):
         """Where it waits is not known yet."""
-        at = monotonic_ns()
         for span in self.spans:
             _carrier.tell(span, 0, None, at)
 
@@ -137,7 +152,7 @@ def _end_with(root, carrier):
     """Others may run between the end of the step and a callback. Where Python does not tell of that end, the span counts
     as on no thread at once."""
     if root is None or not _yields.watch(root, carrier):
-        carrier.leave_unseen()
+        carrier.leave_unseen(monotonic_ns())
 
 
 class _Yields:
@@ -181,11 +196,13 @@ class _Yields:
             sys.monitoring.free_tool_id(tool)
 
     def _on_yield(self, code, offset, value):
+        at = monotonic_ns()
         try:
             frame = sys._getframe(1)
             carrier = self.carriers.get(frame)
             if carrier is not None:
-                carrier.leave_unseen()
+                carrier.left_mono_ns = at
+                carrier.leave_unseen(at)
                 self._drop(frame)
         except Exception:
             pass
