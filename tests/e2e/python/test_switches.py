@@ -3,7 +3,6 @@
 
 import concurrent.futures
 import json
-import pathlib
 import re
 import socket
 import subprocess
@@ -11,14 +10,11 @@ import sys
 import unittest
 import urllib.request
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+import venvs
+from agent_test import HERE, PERIOD_MS, AgentTest
+from swprofd_test import wait_until
+from venvs import INTERPRETERS
 
-import venvs  # noqa: E402
-from swprofd_test import SwprofdTest, wait_until  # noqa: E402
-from venvs import INTERPRETERS  # noqa: E402
-
-PERIOD_MS = 10
 N = 20
 REQUIREMENTS = ["gevent", "gunicorn", "packaging"]
 VERSIONS = [v for v in INTERPRETERS if INTERPRETERS[v]]
@@ -30,31 +26,13 @@ def line_of(program, text):
     return next(n for n, line in enumerate(lines, 1) if line.strip() == text)
 
 
-class Switches(SwprofdTest):
+class Switches(AgentTest):
     daemon_config = "profile:\n  max_parallel: 9\n"
 
-    def begin(self, command, env):
-        log = open(self.folder / "program.log", "a+", encoding="utf-8")
-        self.addCleanup(log.close)
-        program = subprocess.Popen(command, env=dict(env, SWPROFD_SOCKET=self.daemon.span_socket,
-                                                     PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(venvs.PACKAGE / "src")),
-                                   cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-
-        def end():
-            program.stdin.close()
-            program.terminate()
-            try:
-                program.wait(15)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
-            program.stdout.close()
-            if self.has_failed():
-                log.seek(0)
-                print(log.read()[-8000:], file=sys.stderr)
-
-        self.addCleanup(end)
-        return program
+    def run_server(self, venv, *command, **options):
+        env = dict(venv.env, SWPROFD_SOCKET=self.daemon.span_socket, PYTHONPATH=str(venvs.PACKAGE / "src"),
+                   PYTHONDONTWRITEBYTECODE="1")
+        return self.begin(command, env, stdin=subprocess.PIPE, **options)
 
     def get(self, what):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}", timeout=60) as answer:
@@ -106,12 +84,6 @@ class Switches(SwprofdTest):
                 yield e["duration"], callers
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Greenlets(Switches):
     def check_units(self, version):
         """What the client tells, with greenlet there."""
@@ -121,9 +93,10 @@ class Greenlets(Switches):
 
     def check(self, version):
         venv = venvs.make("gevent", version, REQUIREMENTS)
-        self.port = free_port()
-        self.begin([venv.bin / "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{self.port}", "greenlets"],
-                   venv.env)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+            self.run_server(venv, venv.bin / "gunicorn", "-k", "gevent", "-w", "1", "-b", f"fd://{server.fileno()}",
+                            "greenlets", pass_fds=[server.fileno()])
 
         def ready():
             try:
@@ -137,9 +110,9 @@ class Greenlets(Switches):
         for number, answer, snapshots in self.profiled(answers):
             n_python = self.check_stacks("greenlets.py", number, snapshots)
             waits = sum(answer["waits"])
-            # Due times of all waits, and some of their ends.
-            self.assertGreaterEqual(n_python, waits / PERIOD_MS - 3)
-            [(duration, callers)] = self.durations(answer, place)
+            # Due times of all waits, and some of their ends; where the machine is busy, it was late to wait.
+            self.assertGreaterEqual(n_python, 0.8 * waits / PERIOD_MS - 3)
+            duration, callers = max(self.durations(answer, place))
             self.assertIn(f".marker_{number}: ", callers[0])
             # What is between two waits is not measured there, if it was sampled.
             self.assertGreaterEqual(duration, 3 * 100 - 6)
@@ -148,22 +121,22 @@ class Greenlets(Switches):
 
 class Tasks(Switches):
     def check(self, venv, *how):
-        program = self.begin([venv.python, "tasks.py", *how], venv.env)
-        self.port = int(program.stdout.readline())
+        self.port = int(self.line(self.run_server(venv, venv.python, "tasks.py", *how)))
         answers = self.get_all("tasks")
         lines = {text: line_of("tasks.py", text) for text in ("await asyncio.sleep(0.3)", "await asyncio.sleep(0.1)",
                                                               "await leaf()", "await middle()")}
         for number, answer, snapshots in self.profiled(answers):
             n_python = self.check_stacks("tasks.py", number, snapshots)
-            self.assertGreaterEqual(n_python, sum(answer["waits"]) / PERIOD_MS - 4)
-            [(duration, callers)] = self.durations(answer, f"tasks.py.leaf: {lines['await asyncio.sleep(0.3)']}")
+            self.assertGreaterEqual(n_python, 0.8 * sum(answer["waits"]) / PERIOD_MS - 4)
+            # An eager task begins with other callers than it goes on with.
+            duration, callers = max(self.durations(answer, f"tasks.py.leaf: {lines['await asyncio.sleep(0.3)']}"))
             # uvloop's clock counts whole milliseconds.
             self.assertGreaterEqual(duration, 300 - (4 if "uvloop" in how else 2))
             self.assertLessEqual(duration, answer["waits"][0] + 2)
             for caller, place in zip(callers, (f".middle: {lines['await leaf()']}", f".wait: {lines['await middle()']}",
                                                f".marker_{number}: 1", ".answer: ")):
                 self.assertIn(place, caller)
-            [(duration, _)] = self.durations(answer, f"tasks.py.numbers: {lines['await asyncio.sleep(0.1)']}")
+            duration, _ = max(self.durations(answer, f"tasks.py.numbers: {lines['await asyncio.sleep(0.1)']}"))
             self.assertGreaterEqual(duration, 2 * 100 - 6)
 
     def check_streams(self, version):
