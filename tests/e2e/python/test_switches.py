@@ -11,7 +11,7 @@ import unittest
 import urllib.request
 
 import venvs
-from agent_test import HERE, PERIOD_MS, AgentTest
+from agent_test import HERE, PERIOD_MS, AgentTest, get
 from swprofd_test import wait_until
 from venvs import INTERPRETERS
 
@@ -119,6 +119,31 @@ class Greenlets(Switches):
             self.assertLessEqual(duration, answer["stop"] - answer["start"] + 2)
 
 
+class Agent(AgentTest):
+    """Whose segments are those of the SkyWalking agent, which does not know of greenlets."""
+
+    daemon_config = Switches.daemon_config
+
+    def check(self, version):
+        venv = venvs.with_agent(version, "flask", *REQUIREMENTS)
+        self.peer.create_task("svc", "/slow", period=PERIOD_MS, count=9)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            self.begin([venv.bin / "sw-python", "run", "-p", "gunicorn", "-k", "gevent", "-w", "1", "-b",
+                        f"fd://{server.fileno()}", "app:app"], self.environment(venv), pass_fds=[server.fileno()])
+        # Of the master and its worker.
+        self.wait_for_tasks(2)
+        with concurrent.futures.ThreadPoolExecutor(N) as pool:
+            list(pool.map(lambda n: get(port, "/slow"), range(N)))
+        recorded = self.peer.wait_until(lambda r: len({s["segmentId"] for s in r["snapshots"]}) == 9, 15)
+        for segment in {s["segmentId"] for s in recorded["snapshots"]}:
+            snapshots = self.settled_snapshots(segment)
+            self.assert_contiguous(snapshots)
+            waits = [s["time"] for s in snapshots
+                     if any(f"app.py.slow: {line_of('app.py', 'time.sleep(0.2)')}" in f for f in s["stack"])]
+            self.assertGreaterEqual(waits[-1] - waits[0], 200 - 2)
+
+
 class Tasks(Switches):
     def check(self, venv, *how):
         self.port = int(self.line(self.run_server(venv, venv.python, "tasks.py", *how)))
@@ -161,6 +186,7 @@ for found in INTERPRETERS:
     add(Greenlets, "units", Greenlets.check_units, found)
     add(Tasks, "streams", Tasks.check_streams, found)
     add(Tasks, "aiohttp", Tasks.check_aiohttp, found)
+add(Agent, "gunicorn", Agent.check, (3, 11))
 # Before and after sys.monitoring.
 for found in {*VERSIONS[:1], *VERSIONS[-1:]}:
     add(Tasks, "uvloop", Tasks.check_uvloop, found)
