@@ -4,7 +4,7 @@
 PROTOCOL = 1
 NAME_MAX = 255          # bytes of names and segment ids
 OPERATION_MAX = 1023    # bytes of an operation
-PACKET_MAX = 32768       # bytes of a packet to the daemon
+PACKET_MAX = 32768      # bytes of a packet to the daemon
 STACK_MAX = 1024        # code signatures of a stack
 SIGNATURE_MAX = 1023    # bytes of one
 RECEIVE_MAX = 65536     # bytes of one from it
@@ -115,18 +115,13 @@ def _cut(frames, room):
     mark = _string(4, "...")
     room -= len(mark)
     outer, inner = [], []
-    begin, end = 0, len(frames)
-    while begin < end and len(outer) + len(inner) < STACK_MAX - 1:
-        frame = frames[begin] if len(outer) <= len(inner) else frames[end - 1]
+    while len(outer) + len(inner) < min(len(frames), STACK_MAX - 1):
+        is_outer = len(outer) <= len(inner)
+        frame = frames[len(outer)] if is_outer else frames[-1 - len(inner)]
         room -= len(frame)
         if room < 0:
             break
-        if frame is frames[begin] and len(outer) <= len(inner):
-            outer.append(frame)
-            begin += 1
-        else:
-            inner.append(frame)
-            end -= 1
+        (outer if is_outer else inner).append(frame)
     return [*outer, mark, *reversed(inner)]
 
 
