@@ -78,21 +78,27 @@ static void session_take_retired(Session *s)
                 segments_add(&s->segments, report);
 }
 
+/* It may have arrived. */
+static bool session_batch_sent(const Session *s)
+{
+        return s->streaming && !s->batch.messages;
+}
+
 /* At the end: what was not sent yet is put back, of the rest nobody knows. */
 static void session_end_batch(Session *s)
 {
-        bool sent = s->streaming && !s->batch.messages;
+        bool again, sent = session_batch_sent(s);
 
         if (!s->buffer || !s->streaming)
                 return;
+        again = s->backend.config->oap_redelivery == REDELIVERY_AT_LEAST_ONCE;
         if (sent)
                 counter_add(COUNTER_SNAPSHOTS_AMBIGUOUS, s->n_streamed);
-        buffer_batch_end(s->buffer, sent, false);
+        buffer_batch_end(s->buffer, sent && !again, sent);
         session_take_retired(s);
         buffer_batch_deinit(&s->batch);
 }
 
-/* Also those of a stream under way, which may have arrived. */
 static void session_log_undelivered(const Session *s)
 {
         size_t n = s->buffer ? buffer_n(s->buffer) : 0;
@@ -100,9 +106,10 @@ static void session_log_undelivered(const Session *s)
 
         if (n > 0 || s->segments.n > 0 || s->finishes.n > 0)
                 log_full(kept ? LOG_NOTICE : LOG_WARNING,
-                        "%s at the end: %zu snapshots, %zu trace segments, the ends of %zu tasks",
-                        kept ? "Kept for the next start" : "Not delivered", n, s->segments.n,
-                        s->finishes.n);
+                        "Not delivered at the end: %zu snapshots, of which %zu may have arrived, "
+                        "%zu trace segments, the ends of %zu tasks%s",
+                        n, session_batch_sent(s) ? s->n_streamed : 0, s->segments.n, s->finishes.n,
+                        kept ? "; the next start goes on with what has not" : "");
 }
 
 Session *session_free(Session *s)

@@ -31,6 +31,7 @@ enum {
         CALLS_MAX = 256,
         OPS_MAX = 4096,
         SEGMENTS_MAX = 256,
+        SNAPSHOTS_MAX = 8192,
 };
 
 typedef struct SimSpan {
@@ -59,6 +60,7 @@ typedef struct SimSegment {
         unsigned task;
         int32_t next;
         int64_t time_ms;
+        int64_t times_ms[SNAPSHOTS_MAX]; /* by number */
         unsigned n_reports;
 } SimSegment;
 
@@ -191,12 +193,18 @@ static void oap_snapshot(RpcBytes bytes)
         task = task_index(m->taskid);
         s = oap_segment(m->tracesegmentid, task);
         cr_assert_eq(s->task, task);
+        cr_assert_lt(m->sequence, SNAPSHOTS_MAX);
+        if (w.config.oap_redelivery == REDELIVERY_AT_LEAST_ONCE && m->sequence < s->next) {
+                cr_assert_eq(s->times_ms[m->sequence], m->time, "another one than before");
+                skywalking__v3__thread_snapshot__free_unpacked(m, NULL);
+                return;
+        }
         cr_assert_geq(m->sequence, s->next, "%s: %d came again, or too late", s->id, m->sequence);
         cr_assert_geq(m->time, s->time_ms, "%s: time goes back", s->id);
         cr_assert_eq(w.tasks[task].n_finishes[app_index(s->id)], 0, "the task is over");
         w.n_holes += (uint64_t)(m->sequence - s->next);
         s->next = m->sequence + 1;
-        s->time_ms = m->time;
+        s->time_ms = s->times_ms[m->sequence] = m->time;
         w.n_received++;
         skywalking__v3__thread_snapshot__free_unpacked(m, NULL);
 }
@@ -835,10 +843,14 @@ static void world_end(void)
                 for (unsigned a = 0; a < N_APPS; a++)
                         cr_assert_geq(w.tasks[t].n_finishes[a], 1, "task %u of a%u", t, a);
         if (w.n_kills == 0) {
+                uint64_t n_given_up = w.config.oap_redelivery == REDELIVERY_AT_MOST_ONCE
+                                              ? counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS)
+                                              : 0;
+
                 cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_QUEUED),
-                        SUM(COUNTER_SNAPSHOTS_SENT, COUNTER_SNAPSHOTS_AMBIGUOUS,
-                                COUNTER_SNAPSHOTS_THINNED, COUNTER_SNAPSHOTS_KEPT_OVER,
-                                COUNTER_SNAPSHOTS_KEPT_LOST));
+                        n_given_up + SUM(COUNTER_SNAPSHOTS_SENT, COUNTER_SNAPSHOTS_THINNED,
+                                             COUNTER_SNAPSHOTS_KEPT_OVER,
+                                             COUNTER_SNAPSHOTS_KEPT_LOST));
                 cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 0);
         }
         daemon_kill();
@@ -891,6 +903,28 @@ Test(sim_restart, the_disk_fails_now_and_then)
         world_run(0);
         cr_expect_gt(counter_get(COUNTER_SNAPSHOTS_KEPT), 0);
         cr_expect_gt(counter_get(COUNTER_STORE_RECORDS_LOST), 0);
+        world_end();
+}
+
+/* The same ones under the same numbers, and none is missing. */
+Test(sim_restart, at_least_once)
+{
+        world_begin(96);
+        w.config.oap_redelivery = REDELIVERY_AT_LEAST_ONCE;
+        world_run(0);
+        cr_expect_gt(counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS), 0);
+        cr_expect_eq(w.n_holes, 0);
+        cr_expect_eq(w.n_received,
+                counter_get(COUNTER_SNAPSHOTS_QUEUED) - counter_get(COUNTER_SNAPSHOTS_THINNED));
+        world_end();
+}
+
+Test(sim_restart, at_least_once_and_killed)
+{
+        world_begin(95);
+        w.config.oap_redelivery = REDELIVERY_AT_LEAST_ONCE;
+        world_run(2000);
+        cr_expect_eq(w.n_holes, 0);
         world_end();
 }
 
