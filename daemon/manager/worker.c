@@ -54,7 +54,9 @@ struct Worker {
         pthread_t thread;
         bool has_thread;
         int stop_fd; /* readable: the thread is to end */
-        Mailbox *requests;
+        Mailbox *
+                loads; /* the LOAD requests, which come first: what a map says is true for a while */
+        Mailbox *requests; /* the others */
         Mailbox *maps;
         Mailbox *stacks;
         atomic_uint_fast64_t busy_since_mono_ns;
@@ -199,6 +201,7 @@ static void *worker_main(void *userdata)
         Worker *w = userdata;
         struct pollfd fds[] = {
                 {.fd = w->stop_fd, .events = POLLIN},
+                {.fd = mailbox_fd(w->loads), .events = POLLIN},
                 {.fd = mailbox_fd(w->requests), .events = POLLIN},
         };
 
@@ -212,7 +215,7 @@ static void *worker_main(void *userdata)
                 if (worker_is_stopping(w, 0))
                         return NULL;
                 atomic_store(&w->busy_since_mono_ns, mono_now_ns());
-                if (mailbox_pop(w->requests, &request) == 0)
+                if (mailbox_pop(w->loads, &request) == 0 || mailbox_pop(w->requests, &request) == 0)
                         do_request(w, &request);
                 else
                         ahead_step(w);
@@ -247,7 +250,9 @@ int worker_new(Worker **ret, const Config *config)
         w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (w->stop_fd < 0)
                 return error_origin(-errno);
-        r = mailbox_new(&w->requests, sizeof(Request), N_REQUESTS);
+        r = mailbox_new(&w->loads, sizeof(Request), N_REQUESTS);
+        if (r == 0)
+                r = mailbox_new(&w->requests, sizeof(Request), N_REQUESTS);
         if (r == 0)
                 r = mailbox_new(&w->maps, sizeof(WorkerMap), N_REPLIES);
         if (r == 0)
@@ -285,6 +290,7 @@ Worker *worker_free(Worker *w)
                 procmap_unref(map.map);
         while (w->stacks && mailbox_pop(w->stacks, &stack) == 0)
                 worker_stack_drop(&stack);
+        mailbox_free(w->loads);
         mailbox_free(w->requests);
         mailbox_free(w->maps);
         mailbox_free(w->stacks);
@@ -299,7 +305,9 @@ Worker *worker_free(Worker *w)
 
 static int request_push(Worker *w, const Request *request)
 {
-        return mailbox_push(w->requests, request) == 0 ? 0 : WORKER_E_BUSY;
+        Mailbox *to = request->type == REQUEST_LOAD ? w->loads : w->requests;
+
+        return mailbox_push(to, request) == 0 ? 0 : WORKER_E_BUSY;
 }
 
 int worker_load(Worker *w, pid_t pid, bool full, uint64_t ticket)
