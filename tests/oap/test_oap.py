@@ -15,13 +15,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from certificates import Authority  # noqa: E402
 from real_oap import Missing, RealOap  # noqa: E402
-from swprofd_test import SwprofdTest, wait_until  # noqa: E402
+from swprofd_test import SLOW, SwprofdTest, wait_until  # noqa: E402
 from test_truth import PERIOD_MS, function  # noqa: E402
 
 from peer.client import OapError, profiled_windows  # noqa: E402
 
 SERVICE = "diagram"
 N_RUNS = 5
+RUN_MS = 100 * SLOW     # what a run sleeps
 # Of the task's minute. A server hands a task out within 10 s, and the programs take a second.
 ELAPSED_S = 20
 TOKEN = "token-of-the-test"
@@ -68,6 +69,7 @@ class OapTest(SwprofdTest):
             return found if len(found) == N_RUNS else None
         windows = wait_until(windows, 60, "the task's segments to be listed")
         self.assertEqual(set(windows), set(truth))
+        lost = self.lost()
         for segment, (start, end, trace) in windows.items():
             t = truth[segment]
             self.assertEqual(trace["endpointNames"], ["/diagram"])
@@ -79,12 +81,15 @@ class OapTest(SwprofdTest):
             self.assertEqual(span["tags"], [{"key": "run", "value": ["even", "odd"][t["run"] % 2]}])
             self.assertLessEqual(abs(start - t["start"]), 2, t)
             self.assertLessEqual(abs(end - t["stop"]), 2, t)
+            # Beside that: samples that other load of the host has cost are counted, and where it has kept the
+            # program waiting it may have kept the daemon waiting, too.
+            allowed_ms = PERIOD_MS * (2 + lost) + 2 * (t["A"] - RUN_MS)
             trees = self.peer.analyze(segment, start, end)["trees"]
             self.assertEqual(len(trees), 1)
             for name in "ABCD":
                 found = [e for e in trees[0]["elements"] if function(e["codeSignature"]) == name]
                 self.assertTrue(found, (name, trees))
-                self.assertLessEqual(abs(sum(e["duration"] for e in found) - t[name]), 2 * PERIOD_MS, (name, t))
+                self.assertLessEqual(abs(sum(e["duration"] for e in found) - t[name]), allowed_ms, (name, t))
         # Those of profiled segments come without what calls other processes.
         spans = self.peer.graphql(TRACE, {"traceId": "trace-of-the-caller"})["spans"]
         self.assertEqual({s["segmentId"] for s in spans}, set(truth))
