@@ -322,7 +322,8 @@ static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_st
                         bpf_find_vma(t, s->other_addr, note_other, &noted, 0);
                         fill_other(s, b, t, s->other_end);
                 }
-                fill_python(slot, s, b, t);
+                if (!fill_python(slot, s, b, t))
+                        found = SWP_UNSTABLE;
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
 
