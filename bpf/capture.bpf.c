@@ -410,7 +410,8 @@ static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_st
                         fill_other(s, b, t);
                 if (s->flags & SWP_F_CODE)
                         fill_code(s, t);
-                fill_python(slot, s, b, t);
+                if (!fill_python(slot, s, b, t))
+                        found = SWP_UNSTABLE;
                 if (s->flags & SWP_F_KERNEL) {
                         long n = bpf_get_task_stack(t, s->kstack, sizeof(s->kstack), 0);
 

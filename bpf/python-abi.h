@@ -67,6 +67,7 @@ struct swp_python_walk {
         __u64 at;               /* the frame, or thread state, to be read next */
         __u64 interp;           /* searching: the interpreter after this one's thread states */
         __u64 start[4], end[4]; /* mappings that were found harmless, by kind of object */
+        __u64 busy;             /* one could not be looked at: they are being changed */
         __u8 block[SWP_PYTHON_BLOCK];
 };
 

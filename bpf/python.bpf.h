@@ -56,7 +56,8 @@ static __always_inline bool python_read(struct swp_python_walk *w, struct task_s
         if (t && (src < w->start[kind] || src + n > w->end[kind])) {
                 struct python_vma r = {};
 
-                bpf_find_vma(t, src, note_python, &r, 0);
+                if (bpf_find_vma(t, src, note_python, &r, 0) == -EBUSY)
+                        w->busy = 1;
                 if (src < r.start || src + n > r.end)
                         return false;
                 w->start[kind] = r.start;
@@ -220,6 +221,7 @@ static __always_inline void python_walk(struct python_ctx *c, struct task_struct
 
         p->n_frames = 0;
         p->status = SWP_PYTHON_FAULT;
+        w->busy = 0;
         w->start[0] = w->start[1] = w->start[2] = w->start[3] = 0;
         w->end[0] = w->end[1] = w->end[2] = w->end[3] = 0;
         if (p->n_tstates == 0) {
@@ -250,15 +252,20 @@ static __always_inline void python_walk(struct python_ctx *c, struct task_struct
         }
 }
 
-/* The frames of the slot's thread into the buffer. t NULL: the current thread, in an interrupt. */
-static __always_inline void fill_python(
+/*
+ * The frames of the slot's thread into the buffer. t NULL: the current thread, in an interrupt.
+ * Return: false: the mappings are being changed, so that not all could be looked at.
+ */
+static __always_inline bool fill_python(
         __u32 slot, struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
         struct python_ctx c = {.s = s, .w = &b->python, .t = t};
 
         if (!(s->flags & SWP_F_PYTHON))
-                return;
+                return true;
         c.p = bpf_map_lookup_elem(&pythons, &slot);
-        if (c.p)
-                python_walk(&c, t);
+        if (!c.p)
+                return true;
+        python_walk(&c, t);
+        return !b->python.busy;
 }

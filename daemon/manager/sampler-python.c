@@ -12,6 +12,9 @@
 #define PC_UNIT_BITS 24
 #define PC_UNIT_MAX  ((1LL << PC_UNIT_BITS) - 2)
 
+/* Of one stack, so that others' requests find room. */
+#define READS_MAX 64
+
 /* ---- where the interpreter is ---- */
 
 /* Return: NULL: the process runs none. */
@@ -90,7 +93,7 @@ void process_find_python(Process *p)
 
 /* ---- their frames ---- */
 
-static bool fill_frame(Process *p, const struct swp_python_frame *f, Frame *ret)
+static bool fill_frame(Process *p, const struct swp_python_frame *f, unsigned *n_reads, Frame *ret)
 {
         const CpythonLayout *layout = cpython_codes_layout(p->codes);
         int64_t unit = cpython_code_unit(layout, f);
@@ -105,8 +108,10 @@ static bool fill_frame(Process *p, const struct swp_python_frame *f, Frame *ret)
         if (!code)
                 return false;
         /* The sooner its name is read, the less has it changed; if this fails, it is read later. */
-        if (added)
+        if (added && *n_reads > 0) {
+                (*n_reads)--;
                 worker_read_python(p->sampler->worker, p->codes, code);
+        }
         *ret = (Frame){
                 .kind = FRAME_PYTHON,
                 .python = code,
@@ -153,6 +158,7 @@ static UnwindStatus merge(
         Process *p, const CaptureResult *c, CpythonMerge *m, size_t max, size_t *ret_n)
 {
         Frame *merged = p->sampler->merged;
+        unsigned n_reads = READS_MAX;
 
         *ret_n = 0;
         if (!p->codes)
@@ -172,7 +178,7 @@ static UnwindStatus merge(
                 return UNWIND_PYTHON_MISMATCH;
         for (size_t i = 0; i < *ret_n; i++)
                 if (merged[i].kind == FRAME_PYTHON &&
-                        !fill_frame(p, &c->python[merged[i].vaddr], &merged[i]))
+                        !fill_frame(p, &c->python[merged[i].vaddr], &n_reads, &merged[i]))
                         return UNWIND_PYTHON_MISMATCH;
         return UNWIND_DONE;
 }

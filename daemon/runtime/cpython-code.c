@@ -16,7 +16,10 @@ enum {
         PAGE_BYTES = 4096,
         BYTES_SIZE = 16, /* PyBytesObject.ob_size, .ob_sval */
         BYTES_DATA = 32,
-        LINES_MAX = 1 << 20,
+        LINES_MAX = 256 << 10,
+        SET_BYTES_FULL =
+                16
+                << 20, /* of names and tables: time for a new set; from twice that on none is read */
 };
 
 /* proc(5), /proc/PID/pagemap */
@@ -36,6 +39,7 @@ struct CpythonCodes {
         int pagemap_fd; /* the symbolizer's; of the memory that the process had when it was opened */
         CpythonLayout layout;
         HashTable by_key;
+        atomic_size_t n_bytes; /* of names and tables */
 };
 
 static _Atomic uint64_t last_id;
@@ -95,7 +99,8 @@ pid_t cpython_codes_pid(const CpythonCodes *c)
 
 bool cpython_codes_full(const CpythonCodes *c)
 {
-        return c->by_key.n >= CPYTHON_CODES_MAX;
+        return c->by_key.n >= CPYTHON_CODES_MAX ||
+               atomic_load_explicit(&c->n_bytes, memory_order_relaxed) >= SET_BYTES_FULL;
 }
 
 CpythonCode *cpython_codes_get(CpythonCodes *c, const struct swp_python_frame *f, bool *ret_new)
@@ -220,6 +225,11 @@ static char *read_text(const CpythonCode *code, uint64_t address)
         return ret;
 }
 
+static void add_bytes(CpythonCodes *c, size_t n)
+{
+        atomic_fetch_add_explicit(&c->n_bytes, n, memory_order_relaxed);
+}
+
 static bool read_lines(CpythonCode *code, uint64_t address)
 {
         uint64_t n;
@@ -230,6 +240,7 @@ static bool read_lines(CpythonCode *code, uint64_t address)
         if (!code->lines || (n > 0 && !read_memory(code, address + BYTES_DATA, code->lines, n)))
                 return false;
         code->n_lines = n;
+        add_bytes(code->codes, n);
         return true;
 }
 
@@ -253,11 +264,14 @@ void cpython_code_read(CpythonCode *code)
                 snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)c->pid);
                 c->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
         }
-        if (!read_head(code, &before) || !is_same(code, &before))
+        if (atomic_load_explicit(&c->n_bytes, memory_order_relaxed) >= 2 * (size_t)SET_BYTES_FULL ||
+                !read_head(code, &before) || !is_same(code, &before))
                 return;
         code->first_line = (int)before.first_line;
         code->filename = read_text(code, before.filename);
         code->name = read_text(code, before.name);
+        if (code->filename && code->name)
+                add_bytes(c, strlen(code->filename) + strlen(code->name));
         if (!code->filename || !code->name || !read_lines(code, before.lines) ||
                 !read_head(code, &after) || !is_same(code, &after))
                 return;

