@@ -158,6 +158,16 @@ asm(".pushsection .data.rel.ro.marks, \"aw\"\n"
     "rsp 8; push %rbx\n"
     "7: none; ret\n"
 
+    /* It drops its return address to go on in its caller's place. */
+    ".balign 64, 0xcc\n"
+    "rsp 8; nop\n"
+    "rsp 8; add $8, %rsp\n"
+    "none; push %rbp\n"
+    "none; mov %rsp, %rbp\n"
+    "rbp; call code_begin\n"
+    "rbp; leave\n"
+    "rsp 8; ret\n"
+
     /* No code, and nothing is known behind it but a frame pointer. */
     ".byte 0x06, 0x06, 0x06\n"
     "none; push %rbp\n"
