@@ -26,6 +26,9 @@ typedef struct KeptSegment {
         uint64_t id; /* the oap's, from keep->last_id on; never reused */
         const char *service, *instance, *task_id, *segment_id;
         int32_t next_sequence, reserved_sequence;
+        uint64_t
+                left_id; /* snapshots up to this id have left: where they are still on disk, for want
+                             of a record of that, they are of no use */
         bool reserved_kept;                  /* the reserved ones are kept snapshots */
         int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
         bool done;                           /* gets no more */

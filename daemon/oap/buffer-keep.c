@@ -34,6 +34,7 @@ static KeptSegment segment_kept(const BufferSegment *s, bool taken_kept)
                 .segment_id = s->segment_id,
                 .next_sequence = s->next_sequence - (int32_t)s->n_taken,
                 .reserved_sequence = s->next_sequence,
+                .left_id = s->left_id,
                 .reserved_kept = s->n_taken > 0 && taken_kept,
                 .first_wall_ms = s->first_wall_ms,
                 .last_wall_ms = s->last_wall_ms,
@@ -367,11 +368,18 @@ static void reading_done(
         for (size_t i = 0; i < n_snapshots; i++) {
                 BufferSegment *s = segment_by_id(b, snapshots[i].segment);
 
-                if (!s || s->dropped || s->n_kept == 0)
+                if (!s || snapshots[i].id <= s->left_id)
+                        /* That it has left could not be put on record. */
+                        buffer_record(b, &(KeepRecord){.removed = &snapshots[i], .n_removed = 1},
+                                NULL, NULL);
+                else if (s->dropped || s->n_kept == 0)
                         buffer_remove(b, &snapshots[i]);
                 else if (buffer_read_one(b, s, &snapshots[i]) < 0)
                         break; /* those behind it are read again later */
         }
+        /* Their removal fails, too, perhaps. */
+        if (b->n_read == 0)
+                b->read_retry_mono_ns = mono_now_ns() + RETRY_NS;
 }
 
 static bool buffer_can_read(const Buffer *b, bool failing)
@@ -443,6 +451,7 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
                 s->report = (RpcBytes){report, segment->report_size};
         }
         s->next_sequence = certain ? segment->next_sequence : segment->reserved_sequence;
+        s->left_id = segment->left_id;
         s->first_wall_ms = segment->first_wall_ms;
         s->last_wall_ms = segment->last_wall_ms;
         s->recorded = true;

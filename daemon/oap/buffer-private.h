@@ -17,6 +17,7 @@ typedef struct BufferSegment {
         ListLink entries;      /* Entry.segment_link: those in memory that were never on disk */
         size_t n_fresh;        /* of these, those that neither are taken nor go to the disk */
         size_t n_kept;         /* on disk, or on their way there */
+        uint64_t left_id;      /* of the last one that left */
         int64_t first_wall_ms, last_wall_ms;
         bool recorded; /* has a record */
         bool dropped;  /* its snapshots on disk are gone, or are to go: it gets no more */

@@ -403,6 +403,8 @@ void buffer_batch_end(Buffer *b, bool left, bool may_have_left)
         Entry *e, *next;
 
         list_for_each (e, &b->taken, link) {
+                if (left)
+                        e->segment->left_id = e->id;
                 e->segment->n_taken--;
                 e->segment->next_sequence -= !left;
         }

@@ -28,7 +28,8 @@ static const char schema[] =
         " instance TEXT NOT NULL, task_id TEXT NOT NULL, segment_id TEXT NOT NULL,"
         " next_sequence INTEGER NOT NULL, reserved_sequence INTEGER NOT NULL,"
         " reserved_kept INTEGER NOT NULL, first_wall_ms INTEGER NOT NULL,"
-        " last_wall_ms INTEGER NOT NULL, done INTEGER NOT NULL, report BLOB) STRICT;"
+        " last_wall_ms INTEGER NOT NULL, done INTEGER NOT NULL, report BLOB,"
+        " left_id INTEGER NOT NULL) STRICT;"
         "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL)"
         " STRICT;"
         "CREATE INDEX stack_by_hash ON stack (hash);"
@@ -48,7 +49,7 @@ static const char *const texts[N_STATEMENTS] = {
         [END_TASK] = "INSERT INTO task VALUES (?1, ?2, ?3, '', 0, 0, 0, ?5, ?5, ?4)"
                      " ON CONFLICT DO UPDATE SET state = ?4",
         [PUT_SEGMENT] = "INSERT OR REPLACE INTO segment"
-                        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         [PUT_REPORT] = "UPDATE segment SET report = ?2 WHERE id = ?1",
         [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2",
         [ADD_STACK] = "INSERT INTO stack (hash, text) VALUES (?1, ?2)",
@@ -63,7 +64,9 @@ static const char *const texts[N_STATEMENTS] = {
                   " ORDER BY end_wall_ms",
         [SEGMENTS] = "SELECT id, service, instance, task_id, segment_id, next_sequence,"
                      " reserved_sequence, reserved_kept, first_wall_ms, last_wall_ms, done, report,"
-                     " (SELECT count(*) FROM snapshot WHERE segment = segment.id)"
+                     " (SELECT count(*) FROM snapshot WHERE segment = segment.id AND snapshot.id > "
+                     "left_id),"
+                     " left_id"
                      " FROM segment ORDER BY id",
         [SNAPSHOTS] = "SELECT segment, snapshot.id, time_wall_ms, stack.id, text"
                       " FROM snapshot JOIN stack ON stack.id = stack"

@@ -86,6 +86,7 @@ int database_put_segment(Database *d, const KeptSegment *k)
         sqlite3_bind_int64(s, 10, k->last_wall_ms);
         sqlite3_bind_int64(s, 11, k->done);
         sqlite3_bind_blob64(s, 12, k->report, k->report_size, SQLITE_STATIC);
+        sqlite3_bind_int64(s, 13, (int64_t)k->left_id);
         if (database_run(d, PUT_SEGMENT) != 0)
                 return DATABASE_E_FAILED;
         return database_note_id(d, k->id);
@@ -306,6 +307,7 @@ int database_segments(Database *d,
                                 .segment_id = column_text(s, 4),
                                 .next_sequence = next,
                                 .reserved_sequence = reserved,
+                                .left_id = (uint64_t)sqlite3_column_int64(s, 13),
                                 .reserved_kept = sqlite3_column_int(s, 7),
                                 .first_wall_ms = sqlite3_column_int64(s, 8),
                                 .last_wall_ms = sqlite3_column_int64(s, 9),
