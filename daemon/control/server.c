@@ -138,9 +138,10 @@ static int server_on_io(sd_event_source *source, int fd, uint32_t events, void *
 }
 
 /* Return: 0, -errno. */
+/* Everyone may connect; the file's group tells people which one may ask all. */
 static int server_listen(ControlServer *s, const char *path)
 {
-        int fd = unix_socket_listen(path, SOCK_STREAM, 0666, (gid_t)-1);
+        int fd = unix_socket_listen(path, SOCK_STREAM, 0666, s->group);
 
         if (fd < 0)
                 return error_trace(fd);

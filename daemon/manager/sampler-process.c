@@ -131,7 +131,7 @@ static void want_end(Target *t, const CaptureResult *c, const UnwindResult *u)
 
         t->end_moves |= shorter;
         capture_thread_set_end(
-                t->thread, u->status == UNWIND_DONE && !u->other && !c->pcs_only && !t->end_moves
+                t->thread, u->status == UNWIND_DONE && !u->moved && !c->pcs_only && !t->end_moves
                                    ? u->need_end + END_MARGIN
                                    : 0);
 }

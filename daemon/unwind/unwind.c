@@ -238,6 +238,7 @@ static Stop step_signal(Walk *w)
         w->low = regs.r[X86_RSP]; /* of whichever stack was interrupted */
         addr = w->addr;
         find_stack(w, regs.r[X86_RSP]);
+        w->result.moved = w->result.moved || w->addr != addr;
         w->result.other = w->result.other || w->addr != addr;
         w->exact = true;
         return GO_ON;
@@ -267,7 +268,9 @@ static Stop step_left(Walk *w, const CfiRule *rule)
         find_stack(w, cfa - 8);
         if (w->addr == addr && cfa <= w->low)
                 return stop(w, UNWIND_BROKEN);
-        w->result.other = w->result.other || w->addr != addr;
+        w->result.moved = w->result.moved || w->addr != addr;
+        if (!w->bytes)
+                w->result.other = true;
         if (rule->cfa != CFI_CFA_GO_CALLER && read_word(w, cfa - 8, &pc) != GO_ON)
                 return STOP;
         if (pc == 0)

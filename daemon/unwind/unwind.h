@@ -33,6 +33,7 @@ typedef struct UnwindResult {
         uint64_t need_end;  /* UNWIND_TRUNCATED: the address up to which bytes are needed at least;
                               UNWIND_DONE: up to which there is anything of the walk */
         uint64_t need_addr; /* UNWIND_OTHER_STACK: the stack pointer there */
+        bool moved;         /* the walk went from one stack to another */
         bool other;         /* the walk came to the other stack, copied or not */
         uint64_t
                 bad_pc; /* NO_MAPPING, UNREAD, NO_CFI, BROKEN: the pc of the frame that could not be left */

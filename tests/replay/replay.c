@@ -243,7 +243,7 @@ static bool check_enough(const StackCopy *copy, const ProcMap *map, const Unwind
         StackCopy cut = *copy;
         UnwindResult r;
 
-        if (whole->status != UNWIND_DONE || whole->other)
+        if (whole->status != UNWIND_DONE || whole->moved)
                 return true;
         cut.n = whole->need_end - copy->addr;
         r = unwind_cfi(&cut, map, cut_frames, FRAMES_MAX);

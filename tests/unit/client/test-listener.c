@@ -130,7 +130,7 @@ Test(listener, all_events)
                                       "parent s '1-a'\ntag s 'k' ''\n");
         cr_assert_eq(counter_get(COUNTER_STACKS_CUT), 1);
         cr_assert_eq(counter_get(COUNTER_EVENTS_BAD_THREAD), 1);
-        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 7);
+        cr_assert_eq(counter_get(COUNTER_EVENTS_RECEIVED), 9);
 }
 
 /* All that was sent before, not just what a peer's turn has room for; of those that matter. */

@@ -352,6 +352,7 @@ Test(server, permissions)
         start("adm");
         cr_assert_eq(stat(path, &st), 0);
         cr_assert_eq(st.st_mode & 07777, 0666);
+        cr_assert_eq(st.st_gid, adm->gr_gid);
         cr_assert_eq(ask_as(0, 0, 0), 0);
         cr_assert_eq(ask_as(65534, adm->gr_gid, 65534), 0);
         cr_assert_eq(ask_as(65534, 65534, adm->gr_gid), 0);

@@ -29,8 +29,7 @@ static char *service = (char *)"shop";
 static char *task_endpoint = (char *)"/cart";
 static char *capture_reason = (char *)"the kernel has no bpf_task_from_pid";
 
-static void fill_status(
-        void (*respond)(void *cookie, const Swprof__Control__Reply *reply), void *cookie)
+static void fill_status(ControlCall *call)
 {
         Swprof__Control__Capture capture = SWPROF__CONTROL__CAPTURE__INIT;
         Swprof__Control__Oap oap = SWPROF__CONTROL__OAP__INIT;
@@ -108,26 +107,28 @@ static void fill_status(
         status.counters = (Swprof__Control__Counter *[]){&counter};
         reply.result_case = SWPROF__CONTROL__REPLY__RESULT_STATUS;
         reply.status = &status;
-        respond(cookie, &reply);
+        control_call_respond(call, &reply);
 }
 
-static void handler(void *userdata, const Swprof__Control__Request *request,
-        void (*respond)(void *cookie, const Swprof__Control__Reply *reply), void *cookie)
+static void on_request(void *userdata, ControlCall *call, const Swprof__Control__Request *request)
 {
         Swprof__Control__Empty done = SWPROF__CONTROL__EMPTY__INIT;
         Swprof__Control__Reply reply = SWPROF__CONTROL__REPLY__INIT;
 
-        if (handler_fails) {
-                reply.error = (char *)"swprofd.yaml:3:1: unknown\x1b key";
-                respond(cookie, &reply);
+        if (!control_call_peer(call)->trusted) {
+                control_call_fail(call, "only root and the members of the control group may ask", true);
+        } else if (handler_fails) {
+                control_call_fail(call, "swprofd.yaml:3:1: unknown\x1b key", false);
         } else if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB_RELOAD) {
                 reply.result_case = SWPROF__CONTROL__REPLY__RESULT_DONE;
                 reply.done = &done;
-                respond(cookie, &reply);
+                control_call_respond(call, &reply);
         } else {
-                fill_status(respond, cookie);
+                fill_status(call);
         }
 }
+
+static const ControlOps ops = {.request = on_request};
 
 static void setup(void)
 {
@@ -140,7 +141,7 @@ static void setup(void)
         log_set_max_level(LOG_EMERG);
         config = (Config){.control_socket = path};
         cr_assert_geq(sd_event_new(&event), 0);
-        cr_assert_eq(control_server_new(&server, event, -1, &config, handler, NULL), 0);
+        cr_assert_eq(control_server_new(&server, event, -1, &config, &ops, NULL), 0);
 }
 
 static void teardown(void)
