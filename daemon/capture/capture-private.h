@@ -46,8 +46,8 @@ struct CaptureThread {
         struct swp_python *python;     /* beside `shared` */
         struct swp_python next_python; /* what is to be asked for next */
         bool wants_python, new_python; /* that is to be read; it has changed */
-        uint64_t end_addr; /* see capture_thread_set_end() */
-        GoPlaces go; /* .m 0: not asked for */
+        uint64_t end_addr;             /* see capture_thread_set_end() */
+        GoPlaces go;                   /* .m 0: not asked for */
         bool code;
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;

@@ -260,8 +260,7 @@ void connection_refuse(int fd, const char *error)
         (void)!send(socket_fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void connection_set_init(
-        ConnectionSet *ret, sd_event *event, const ControlOps *ops, void *userdata)
+void connection_set_init(ConnectionSet *ret, sd_event *event, const ControlOps *ops, void *userdata)
 {
         *ret = (ConnectionSet){
                 .event = sd_event_ref(event),

@@ -69,8 +69,8 @@ static int peer_identify(int fd, gid_t group, ControlPeer *ret)
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
                 return error_origin(-errno);
         *ret = (ControlPeer){.uid = cred.uid};
-        ret->trusted = cred.uid == 0 || (group != (gid_t)-1 &&
-                                                (cred.gid == group || peer_in_group(fd, group)));
+        ret->trusted = cred.uid == 0 ||
+                       (group != (gid_t)-1 && (cred.gid == group || peer_in_group(fd, group)));
         return 0;
 }
 

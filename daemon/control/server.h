@@ -29,8 +29,8 @@ typedef struct ControlPeer {
 typedef struct ControlOps {
         /* A request with a verb and our protocol, borrowed. It is answered by one call of
          * control_call_respond(), at once or later. */
-        void (*request)(void *userdata, ControlCall *call,
-                const struct Swprof__Control__Request *request);
+        void (*request)(
+                void *userdata, ControlCall *call, const struct Swprof__Control__Request *request);
         /* Of a call that is not answered yet. `gone`: its connection has ended, and it is no more
          * after this; else its peer asks for what there is by now. */
         void (*hurry)(void *userdata, ControlCall *call, bool gone);

@@ -56,7 +56,7 @@ typedef struct TargetSpec {
                                    negative) */
         uint64_t period_ns;
         bool say_waits; /* stacks say what the thread waits for, whatever stacks.blocked_on says */
-        bool goes_on; /* not now: a segment that comes back all the time has samples no more often
+        bool goes_on;   /* not now: a segment that comes back all the time has samples no more often
                          for that */
 } TargetSpec;
 

@@ -27,10 +27,10 @@
 /* Trials that fail take some seconds each. */
 #define CHECK_TIMEOUT_S 30
 /* The daemon waits for the names of the last stacks, and gives up by then. */
-#define OBSERVE_TIMEOUT_S  25
-#define RECORD_MS          10000
-#define RECORD_MS_MAX      3600000
-#define RECORD_PERIOD_US   10000
+#define OBSERVE_TIMEOUT_S 25
+#define RECORD_MS         10000
+#define RECORD_MS_MAX     3600000
+#define RECORD_PERIOD_US  10000
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -296,8 +296,8 @@ static int observe(const Options *o, uint32_t duration_ms, uint32_t period_us, R
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
         request.observe = &observe;
         /* A first look at large programs takes seconds. */
-        r = daemon_call(o->socket, o->timeout_s + duration_ms / 1000 + OBSERVE_TIMEOUT_S, &request,
-                ret);
+        r = daemon_call(
+                o->socket, o->timeout_s + duration_ms / 1000 + OBSERVE_TIMEOUT_S, &request, ret);
         if (r)
                 return fail_call(o, r);
         return check_reply(o, *ret, SWPROF__CONTROL__REPLY__RESULT_PROFILE);

@@ -24,7 +24,7 @@ static const ProfileSample *sample_of(const ProfileSegment *s)
 }
 
 /* Innermost first; the place above all stacks ends it. */
-#define for_each_place(i, p, sample)                                            \
+#define for_each_place(i, p, sample) \
         for (uint32_t i = (sample) ? (sample)->place : 0; i != 0; i = (p)->places[i].parent)
 
 static const char *signature_at(const Profile *p, uint32_t place)
@@ -37,9 +37,11 @@ static void segment_show(const Profile *p, const ProfileSegment *s, FILE *f, boo
         const ProfileSample *sample = sample_of(s);
         _cleanup_(freep) char *name = text_escape(s->thread);
 
-        fprintf(f, "%sthread %" PRId32 " %s%s: %s\n", colour ? "\033[1m" : "", s->message->tid, name,
-                colour ? "\033[0m" : "", sample ? states[sample->state] : "stack not to be had");
-        for_each_place (place, p, sample) {
+        fprintf(f, "%sthread %" PRId32 " %s%s: %s\n", colour ? "\033[1m" : "", s->message->tid,
+                name, colour ? "\033[0m" : "",
+                sample ? states[sample->state] : "stack not to be had");
+        for_each_place(place, p, sample)
+        {
                 _cleanup_(freep) char *signature = text_escape(signature_at(p, place));
 
                 fprintf(f, "    %s\n", signature);
@@ -71,7 +73,7 @@ static char *dump_json(const Profile *p)
                 const ProfileSample *sample = sample_of(s);
                 struct json_object *thread = json_new(), *stack = json_list();
 
-                for_each_place (place, p, sample)
+                for_each_place(place, p, sample)
                         json_append(stack, json_string(signature_at(p, place)));
                 json_add(thread, "pid", json_number(s->message->pid));
                 json_add(thread, "tid", json_number(s->message->tid));

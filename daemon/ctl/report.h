@@ -7,7 +7,7 @@
 /* The verbs that show results: `segments`, `report`, `export`. */
 
 typedef struct ReportOptions {
-        const char *input;     /* NULL: what the daemon keeps */
+        const char *input;    /* NULL: what the daemon keeps */
         const void *recorded; /* a profile that is there already; NULL: none */
         size_t n_recorded;
         const char *selection; /* a task or a segment; NULL: all */

@@ -186,8 +186,8 @@ static int segment_reserve(ProfileSegment *s, const ObservedThread *t)
         return 0;
 }
 
-static void segment_add_sample(
-        ProfileSegment *s, uint64_t wall_us, uint64_t *last_wall_us, uint32_t stack, ThreadState state)
+static void segment_add_sample(ProfileSegment *s, uint64_t wall_us, uint64_t *last_wall_us,
+        uint32_t stack, ThreadState state)
 {
         static const Swprof__Profile__State states[] = {
                 [THREAD_RUNNING] = SWPROF__PROFILE__STATE__RUNNING,
@@ -219,8 +219,7 @@ static uint64_t segment_add_samples(ProfileSegment *s, const ObservedThread *t, 
                         continue;
                 }
                 for (uint32_t k = 0; k < n; k++)
-                        segment_add_sample(s,
-                                (sample->wall_ns + k * sample->period_ns) / NS_PER_US,
+                        segment_add_sample(s, (sample->wall_ns + k * sample->period_ns) / NS_PER_US,
                                 &last_wall_us, sample->known->index, sample->state);
         }
         if (!once || t->n_named == 0)
@@ -272,8 +271,8 @@ static int add_thread(Encoder *e, const ObservedThread *t)
         s->pid = o->spec.pid;
         s->tid = t->tid;
         s->period_us = (uint32_t)(o->spec.period_ns / NS_PER_US);
-        s->start_wall_ms = t->n_samples > 0 ? (int64_t)(t->samples[0].wall_ns / NS_PER_MS)
-                                            : o->start_wall_ms;
+        s->start_wall_ms =
+                t->n_samples > 0 ? (int64_t)(t->samples[0].wall_ns / NS_PER_MS) : o->start_wall_ms;
         if (asprintf(&s->segment, "%d/%d", (int)o->spec.pid, (int)t->tid) < 0) {
                 s->segment = NULL;
                 return error_origin(-ENOMEM);

@@ -29,7 +29,7 @@ typedef struct ObservedSample {
         uint64_t wall_ns;
         uint64_t period_ns;
         uint32_t n;
-        Stack *stack;               /* a reference, until it is named */
+        Stack *stack;                      /* a reference, until it is named */
         const struct ObservedStack *known; /* then; NULL: it could not be had, or kept */
         ThreadState state;
 } ObservedSample;

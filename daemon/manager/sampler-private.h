@@ -127,7 +127,7 @@ struct Target {
         bool shot_out;
         bool other_asked;  /* for a copy of another stack, for this sample */
         bool python_asked; /* the same for the frames of Python */
-        bool end_moves;   /* the stack does not always end where it did */
+        bool end_moves;    /* the stack does not always end where it did */
         unsigned n_unstable;
         uint64_t
                 waited_until_mono_ns; /* see CaptureResult; as the first pull for this sample told */

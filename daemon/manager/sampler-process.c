@@ -54,8 +54,7 @@ static Frame frame_of(FrameKind kind, uint64_t pc)
 }
 
 /* Into s->frames: what it waits for innermost, then kernel frames, then the user's. */
-static UnwindResult unwind(
-        Process *p, const CaptureResult *c, const ProcMap *map, bool blocked_on)
+static UnwindResult unwind(Process *p, const CaptureResult *c, const ProcMap *map, bool blocked_on)
 {
         Sampler *s = p->sampler;
         const uint64_t *regs = c->copy.regs.r;

@@ -46,11 +46,11 @@ typedef struct SamplerEvent {
          * are the first one's due time then, and the others follow each a period later. */
         uint64_t period_ns;
         uint32_t n;
-        ThreadState state; /* SAMPLE */
-        uint64_t stack_id; /* unique for the daemon's life time */
-        ThreadTimes times; /* SAMPLE: at the last one; TIMES: at mono_ns; zero: not told */
-        bool failed;       /* STACK: not to be had; already counted */
-        ProcMap *map;      /* STACK: a reference for the receiver; holds the frames' modules */
+        ThreadState state;   /* SAMPLE */
+        uint64_t stack_id;   /* unique for the daemon's life time */
+        ThreadTimes times;   /* SAMPLE: at the last one; TIMES: at mono_ns; zero: not told */
+        bool failed;         /* STACK: not to be had; already counted */
+        ProcMap *map;        /* STACK: a reference for the receiver; holds the frames' modules */
         CpythonCodes *codes; /* STACK: the same for their functions of Python, or NULL */
         size_t n_frames;
         Frame *frames; /* STACK: malloc'ed, innermost first, for the receiver */

@@ -116,7 +116,8 @@ static void on_request(void *userdata, ControlCall *call, const Swprof__Control_
         Swprof__Control__Reply reply = SWPROF__CONTROL__REPLY__INIT;
 
         if (!control_call_peer(call)->trusted) {
-                control_call_fail(call, "only root and the members of the control group may ask", true);
+                control_call_fail(
+                        call, "only root and the members of the control group may ask", true);
         } else if (handler_fails) {
                 control_call_fail(call, "swprofd.yaml:3:1: unknown\x1b key", false);
         } else if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB_RELOAD) {
