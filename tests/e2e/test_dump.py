@@ -79,7 +79,7 @@ class Dump(unittest.TestCase):
         self.assertIn("libc_start_call_main", " ".join(thread["stack"]))
 
     def test_wrong_arguments(self):
-        for arguments, code, text in ((["dump"], 2, "argument"), (["dump", "x"], 2, "number"),
+        for arguments, code, text in ((["dump"], 2, "is needed"), (["dump", "x"], 2, "number"),
                                       (["dump", "0"], 2, "number"), (["dump", "1", "2"], 2, "one argument"),
                                       (["dump", "99999999"], 1, "no process 99999999")):
             with self.subTest(arguments=arguments):
