@@ -20,11 +20,11 @@
 /* What one keeps: 32 MiB of samples, and their stacks. */
 #define SAMPLES_MAX     (1U << 20)
 #define STACK_BYTES_MAX (64U << 20)
-/* One sample of each thread: so many are tried, so far apart, and one that cannot be sampled at all is
- * waited for that long. */
+/* One sample of each thread: so many are tried, so far apart. One that cannot be sampled at all is
+ * waited for that long: of many threads at once, most cannot while their program's files are read. */
 #define TRIES        5
 #define TRY_NS       (10 * NS_PER_MS)
-#define NO_SAMPLE_NS NS_PER_S
+#define NO_SAMPLE_NS (5 * NS_PER_S)
 /* New threads are looked for so often. */
 #define SCAN_NS (50 * NS_PER_MS)
 
