@@ -250,7 +250,7 @@ static __always_inline void find_goroutine(
         s->other_end = bounds[1];
 }
 
-/* The next instructions. */
+/* The next instructions: what is behind the mapping may be memory of another kind. */
 static __always_inline void fill_code(struct swp_slot *s, struct task_struct *t)
 {
         struct range r = {};
@@ -258,7 +258,7 @@ static __always_inline void fill_code(struct swp_slot *s, struct task_struct *t)
 
         if (t && !find_range(t, &r, pc, 1))
                 return;
-        if (!copy(t, s->code, SWP_CODE_BYTES, pc)) {
+        if ((!t || r.end - pc >= SWP_CODE_BYTES) && !copy(t, s->code, SWP_CODE_BYTES, pc)) {
                 s->code_copied = SWP_CODE_BYTES;
                 return;
         }

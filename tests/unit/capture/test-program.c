@@ -133,13 +133,18 @@ static void *generated_sleeper(void *userdata)
         static const uint8_t code[] = {0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0xc3, 1, 2, 3, 4};
         Thread *t = userdata;
         uint8_t *page = mmap(
-                NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        /* The code's last byte is the mapping's last one. */
+                NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        int behind_fd = memfd_create("behind", MFD_CLOEXEC);
+        /* The code's last byte is the mapping's last one. What is behind it a reader might have to
+         * wait for. */
         uint8_t *at = page + 4096 - sizeof(code);
         long (*call)(int fd, void *buffer, size_t n);
         uint64_t value;
 
-        cr_assert(page != MAP_FAILED);
+        cr_assert(page != MAP_FAILED && ftruncate(behind_fd, 4096) == 0);
+        cr_assert(mmap(page + 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+                          behind_fd, 0) != MAP_FAILED);
+        close(behind_fd);
         memcpy(at, code, sizeof(code));
         memcpy(&call, &at, sizeof(call));
         atomic_store(&t->tid, (pid_t)syscall(SYS_gettid));
@@ -165,7 +170,7 @@ ParameterizedTest(int *backend, program, copies_generated_code)
         capture_thread_set_code(ct, true);
         capture_thread_forget(ct);
         cr_assert(pull_asleep(c, ct, &r) == CAPTURE_TAKEN);
-        cr_assert_geq(r.copy.n_code, sizeof(behind));
+        cr_assert_eq(r.copy.n_code, sizeof(behind));
         cr_assert_arr_eq(r.copy.code, behind, sizeof(behind));
         thread_stop(&t);
         ct = capture_thread_free(ct);
