@@ -98,9 +98,9 @@ struct swp_slot {
 };
 
 #define SWP_F_KERNEL 1U /* kernel frames, too */
-#define SWP_F_CODE   4U /* the code that it is about to run, too; pulls: where that is in no file */
 #define SWP_F_FP     2U /* a shot walks frame pointers into the stack-trace map, and copies nothing */
-#define SWP_F_PYTHON 4U /* frames of CPython, too: the slot's struct swp_python says how */
+#define SWP_F_CODE   4U /* the code that it is about to run, too; pulls: where that is in no file */
+#define SWP_F_PYTHON 8U /* frames of CPython, too: the slot's struct swp_python says how */
 
 struct swp_buffer {
         __u8 bytes[SWP_STACK_BYTES];
@@ -120,3 +120,4 @@ struct swp_event {
 
 _Static_assert(sizeof(struct swp_slot) == 824, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");
+_Static_assert((SWP_F_KERNEL ^ SWP_F_FP ^ SWP_F_CODE ^ SWP_F_PYTHON) == 15, "a bit each");
