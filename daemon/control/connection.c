@@ -115,8 +115,10 @@ void control_call_respond(ControlCall *c, const Reply *reply)
                 error.error = (char *)"the reply is larger than 64 MiB";
                 (void)reply_encode(&error, &c->reply, &c->n_reply);
         }
-        if (!c->handling)
-                connection_flush(c);
+        if (c->handling)
+                return;
+        (void)sd_event_source_set_time_relative(c->timer, c->set->timeout_us);
+        connection_flush(c);
 }
 
 static void connection_handle(Connection *c)
@@ -273,9 +275,10 @@ void connection_set_init(ConnectionSet *ret, sd_event *event, const ControlOps *
 
 void connection_set_deinit(ConnectionSet *s)
 {
-        Connection *c, *next;
+        Connection *c;
 
-        list_for_each_safe (c, next, &s->connections, link)
+        /* The end of one may be the answer to another, which ends with that. */
+        while ((c = list_first(&s->connections, Connection, link)))
                 connection_free(c);
         s->event = sd_event_unref(s->event);
 }

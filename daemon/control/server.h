@@ -41,7 +41,7 @@ void control_call_respond(ControlCall *call, const struct Swprof__Control__Reply
 /* The same with an error. `refused`: the peer may not ask that. */
 void control_call_fail(ControlCall *call, const char *error, bool refused);
 const ControlPeer *control_call_peer(const ControlCall *call);
-/* The answer will take that much longer than others. */
+/* The answer will take that much longer than others; not the peer to read it. */
 void control_call_expect(ControlCall *call, uint64_t more_us);
 
 /*

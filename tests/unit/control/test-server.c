@@ -287,6 +287,73 @@ Test(server, answers_later)
         cr_assert_null(waiting);
 }
 
+static ControlCall *calls[3];
+static size_t n_calls;
+
+static void on_request_keep(
+        void *userdata, ControlCall *call, const Swprof__Control__Request *request)
+{
+        calls[n_calls++] = call;
+}
+
+static void on_hurry_answer_others(void *userdata, ControlCall *call, bool gone)
+{
+        for (size_t i = 0; i < n_calls; i++) {
+                ControlCall *c = calls[i];
+
+                calls[i] = NULL;
+                if (c && c != call)
+                        answer(c);
+        }
+}
+
+/* The end of one is the answer to all others. */
+Test(server, ends_with_answers)
+{
+        static const ControlOps keep = {
+                .request = on_request_keep, .hurry = on_hurry_answer_others};
+        uint8_t request[64];
+        size_t n = request_pack(request, 1);
+        int fds[3];
+
+        config = (Config){.control_socket = path, .control_group = (char *)""};
+        cr_assert_eq(control_server_new(&server, event, -1, &config, &keep, NULL), 0);
+        for (size_t i = 0; i < 3; i++) {
+                fds[i] = client_connect();
+                client_send(fds[i], request, n);
+        }
+        settle();
+        cr_assert_eq(n_calls, 3);
+        server = control_server_free(server);
+        cr_assert_null(client_receive(fds[0]));
+        expect_status(fds[1], 0);
+        expect_status(fds[2], 0);
+}
+
+/* However long the answer took: who does not read it is not waited for. */
+Test(server, answer_that_is_not_read)
+{
+        uint8_t request[64];
+        ConnectionSet set;
+        int fds[2];
+
+        answer_later = true;
+        connection_set_init(&set, event, &ops, NULL);
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+        cr_assert_eq(connection_new(&set, fds[0], &(ControlPeer){.trusted = true}), 0);
+        client_send(fds[1], request, request_pack(request, 1));
+        settle();
+        cr_assert_not_null(waiting);
+        control_call_expect(waiting, 3600000000ULL);
+        set.timeout_us = 0;
+        reply_filling = 5000000;
+        answer(waiting);
+        while (set.n_connections > 0)
+                sd_event_run(event, UINT64_MAX);
+        close(fds[1]);
+        connection_set_deinit(&set);
+}
+
 Test(server, silent_peer)
 {
         ConnectionSet set;
