@@ -40,32 +40,42 @@ static void respond_reload(Manager *m, ControlCall *call)
 
 /* ---- stacks of a process, without spans ---- */
 
+typedef enum Owner {
+        OWNER_GONE, /* no such process */
+        OWNER_SELF,
+        OWNER_OTHER,
+} Owner;
+
 /*
- * As for ptrace(2): the process runs as that user alone, and as no one else before, or the kernel
- * would give its folder to root.
+ * As for ptrace(2): the process runs as that user alone, and may dump core: it has run nothing with
+ * more rights, or that keeps secrets from that user, or the kernel would give the file to root. (Not
+ * so the process' folder.)
  */
-static bool belongs_to(pid_t pid, uid_t uid)
+static Owner owner_of(pid_t pid, uid_t uid)
 {
         unsigned long long real, effective, saved, fs;
         char path[64], line[256];
-        bool mine = false;
+        Owner owner = OWNER_GONE;
         struct stat st;
         FILE *f;
 
-        snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-        if (stat(path, &st) < 0 || st.st_uid != uid)
-                return false;
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+        if (stat(path, &st) < 0)
+                return OWNER_GONE;
+        if (st.st_uid != uid)
+                return OWNER_OTHER;
         snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
         f = fopen(path, "re");
         if (!f)
-                return false;
+                return OWNER_GONE;
         while (fgets(line, sizeof(line), f))
                 if (sscanf(line, "Uid: %llu %llu %llu %llu", &real, &effective, &saved, &fs) == 4) {
-                        mine = real == uid && effective == uid && saved == uid;
+                        owner = real == uid && effective == uid && saved == uid ? OWNER_SELF
+                                                                                : OWNER_OTHER;
                         break;
                 }
         fclose(f);
-        return mine;
+        return owner;
 }
 
 static void fail_observe(ControlCall *call, const Swprof__Control__Observe *request, int r)
@@ -160,7 +170,7 @@ static bool may_ask(const ControlPeer *peer, const Request *request)
         if (peer->trusted)
                 return true;
         return request->verb_case == SWPROF__CONTROL__REQUEST__VERB_OBSERVE &&
-               belongs_to(request->observe->pid, peer->uid);
+               owner_of(request->observe->pid, peer->uid) == OWNER_SELF;
 }
 
 static void refuse(ControlCall *call, const Request *request)

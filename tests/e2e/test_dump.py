@@ -13,6 +13,12 @@ import unittest
 from swprofd_test import BUILD, Daemon
 
 NOBODY = 65534
+HIDES = """
+import ctypes
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
+print(flush=True)
+input()
+"""
 THREADS = """
 import threading, time
 def parked(i):
@@ -36,7 +42,10 @@ class Dump(unittest.TestCase):
         self.daemon.start()
 
     def start(self, n, **options):
-        process = subprocess.Popen([sys.executable, "-c", THREADS % n], stdin=subprocess.PIPE,
+        return self.run_python(THREADS % n, **options)
+
+    def run_python(self, program, **options):
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, **options)
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
@@ -99,8 +108,9 @@ class Dump(unittest.TestCase):
                                   group=NOBODY, extra_groups=[], capture_output=True, text=True, timeout=30)
 
         ours, theirs = self.start(1), self.start(1, user=NOBODY, group=NOBODY, extra_groups=[])
+        hides = self.run_python(HIDES, user=NOBODY, group=NOBODY, extra_groups=[])
         self.assertEqual(as_nobody("dump", str(theirs)).returncode, 0)
-        for command in (["dump", str(ours)], ["dump", "1"], ["status"]):
+        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"]):
             done = as_nobody(*command)
             self.assertEqual((done.returncode, done.stdout), (5, ""), command)
             self.assertIn("only root", done.stderr)
