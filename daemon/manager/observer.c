@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,19 +127,28 @@ static void thread_end(Observer *o, ObservedThread *t)
         o->ops->target_remove(o->userdata, t->target);
 }
 
-/* Return: 0, OBSERVER_E_GONE: the process is, -errno. */
+/*
+ * A program that the process has become is looked at, too, by targets of its own, unless it is none of
+ * the caller's business. Return: 0, OBSERVER_E_GONE: the process is, or must not be looked at, -errno.
+ */
 static int scan(Observer *o, Now now)
 {
-        char path[64];
+        _cleanup_(closep) int fd = -1;
         struct dirent *e;
         DIR *d;
         int r = 0;
 
         o->scan_mono_ns = now.mono_ns;
-        snprintf(path, sizeof(path), "/proc/%d/task", (int)o->spec.pid);
-        d = opendir(path);
+        fd = openat(o->folder_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
+        o->denied = !o->ops->may(o->userdata, o);
+        if (o->denied)
+                return OBSERVER_E_GONE;
+        d = fdopendir(fd);
         if (!d)
-                return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
+                return error_origin(-errno);
+        TAKE_FD(fd);
         while (r >= 0 && (e = readdir(d))) {
                 pid_t tid = (pid_t)atoi(e->d_name);
 
@@ -158,6 +168,7 @@ static int scan(Observer *o, Now now)
 int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void *caller, Now now)
 {
         _cleanup_(observer_freep) Observer *o = NULL;
+        char path[32];
         int r;
 
         if (s->n_observers == OBSERVERS_MAX)
@@ -166,6 +177,7 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
         if (!o)
                 return error_origin(-ENOMEM);
         list_init(&o->link);
+        o->folder_fd = -1;
         o->ops = s->ops;
         o->userdata = s->userdata;
         o->spec = *spec;
@@ -178,6 +190,10 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
         r = comm_read(spec->pid, spec->tid ?: spec->pid, o->name);
         if (r)
                 return error_trace(r);
+        snprintf(path, sizeof(path), "/proc/%d", (int)spec->pid);
+        o->folder_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (o->folder_fd < 0)
+                return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
         o->sampling = true;
         r = scan(o, now);
         if (r == 0 && o->n_threads == 0)
@@ -207,6 +223,7 @@ Observer *observer_free(Observer *o)
         free(o->stack_list);
         hash_table_deinit(&o->stacks);
         hash_table_deinit(&o->live);
+        closep(&o->folder_fd);
         free(o->threads);
         if (o->set)
                 o->set->n_observers--;

@@ -60,12 +60,14 @@ struct Observer {
         const struct ObserverOps *ops;
         void *userdata;
         ObserverSpec spec;
+        int folder_fd;   /* /proc/PID: of no later process with that number */
         uint32_t number; /* part of its targets' ids */
         char name[16];   /* the process' */
         uint64_t start_mono_ns, stop_mono_ns, scan_mono_ns, last_step_mono_ns, give_up_mono_ns;
         int64_t start_wall_ms;
         bool sampling; /* its targets are at the sampler */
         bool full;     /* more came than it keeps */
+        bool denied;   /* the process became what the caller may not look at */
         HashTable live;
         size_t n_threads;
         ObservedThread **threads;
@@ -80,6 +82,8 @@ struct Observer {
 typedef struct ObserverOps {
         void (*target_add)(void *userdata, TargetId id, const TargetSpec *spec);
         void (*target_remove)(void *userdata, TargetId id);
+        /* Whether the caller may still look at the process: it may have become another program. */
+        bool (*may)(void *userdata, const Observer *o);
         /* Its samples are there, and named. The observer may be freed here. */
         void (*done)(void *userdata, Observer *o);
 } ObserverOps;

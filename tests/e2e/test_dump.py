@@ -97,11 +97,42 @@ class Dump(unittest.TestCase):
                 self.assertIn(text, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
 
-    def test_who_may(self):
+    def everyone_enters(self):
+        """A folder with a swprofctl."""
         folder = self.enterContext(tempfile.TemporaryDirectory())
         os.chmod(folder, 0o755)
         os.chmod(self.daemon.folder, 0o755)
-        program = shutil.copy(BUILD / "daemon/swprofctl", folder)
+        shutil.copy(BUILD / "daemon/swprofctl", folder)
+        return folder
+
+    def test_program_with_more_rights(self):
+        folder = self.everyone_enters()
+        if os.statvfs(folder).f_flag & os.ST_NOSUID:
+            self.skipTest(f"{folder} is on a file system without set-user-ID programs")
+        secret = shutil.copy(shutil.which("sleep"), f"{folder}/secret")
+        os.chmod(secret, 0o4755)
+        nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "text": True, "stdin": subprocess.PIPE,
+                  "stdout": subprocess.PIPE}
+        program = subprocess.Popen([sys.executable, "-c", "import os; print(flush=True); input();"
+                                    f"os.execv('{secret}', ['secret', '1000'])"], **nobody)
+        self.addCleanup(program.communicate)
+        self.addCleanup(program.kill)
+        program.stdout.readline()
+        record = subprocess.Popen([f"{folder}/swprofctl", f"--socket={self.daemon.control_socket}", "record",
+                                   "--duration=10m", str(program.pid)], stderr=subprocess.PIPE, **nobody)
+        self.addCleanup(record.communicate)
+        self.addCleanup(record.kill)
+        while json.loads(self.daemon.ctl("--json", "status").stdout)["capture"]["targets"] == 0:
+            self.assertIsNone(record.poll())
+        program.stdin.write("\n")
+        program.stdin.flush()
+        record.wait(60)
+        self.assertEqual((record.returncode, record.stdout.read()), (5, ""))
+        self.assertIn("its own user", record.stderr.read())
+        self.assertIsNone(program.poll())
+
+    def test_who_may(self):
+        program = f"{self.everyone_enters()}/swprofctl"
 
         def as_nobody(*command):
             return subprocess.run([program, f"--socket={self.daemon.control_socket}", *command], user=NOBODY,
