@@ -17,6 +17,8 @@
 #define CONNECTIONS_MAX 16
 /* Of those, so many serve peers that are not trusted. */
 #define UNTRUSTED_MAX 4
+/* And so many each of their users. */
+#define UNTRUSTED_USER_MAX 2
 
 /* While descriptors or memory are short, connections wait in the backlog for that long. */
 #define ACCEPT_PAUSE_US 1000000ULL
@@ -76,13 +78,16 @@ static int peer_identify(int fd, gid_t group, ControlPeer *ret)
 
 static bool server_has_room(const ControlServer *s, const ControlPeer *peer)
 {
-        unsigned n_untrusted = 0;
+        unsigned n_untrusted = 0, n_user = 0;
         Connection *c;
 
-        list_for_each (c, &s->connections.connections, link)
+        list_for_each (c, &s->connections.connections, link) {
                 n_untrusted += !c->peer.trusted;
+                n_user += !c->peer.trusted && c->peer.uid == peer->uid;
+        }
         return s->connections.n_connections < CONNECTIONS_MAX &&
-               (peer->trusted || n_untrusted < UNTRUSTED_MAX);
+               (peer->trusted ||
+                       (n_untrusted < UNTRUSTED_MAX && n_user < UNTRUSTED_USER_MAX));
 }
 
 /* Takes the socket over. Return: 0, -errno. */

@@ -18,6 +18,10 @@
 #define PERIOD_NS_MIN   (1 * NS_PER_MS)
 #define PERIOD_NS_MAX   (10 * NS_PER_S)
 #define DURATION_NS_MAX (3600 * NS_PER_S)
+/* Peers that are not trusted leave observers, threads to be sampled, and time for them to others. */
+#define UNTRUSTED_MAX           2
+#define UNTRUSTED_PERIOD_NS_MIN (10 * NS_PER_MS)
+#define UNTRUSTED_THREADS(max)  (((max) + 7) / 8)
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -98,13 +102,36 @@ static void fail_observe(ControlCall *call, const Swprof__Control__Observe *requ
         control_call_fail(call, text, false);
 }
 
+/* One for each user that is not trusted. */
+static bool has_room(const Manager *m, const ControlPeer *peer)
+{
+        unsigned n = 0;
+        Observer *o;
+
+        if (peer->trusted)
+                return true;
+        list_for_each (o, &m->observers.observers, link) {
+                const ControlPeer *other = control_call_peer(o->caller);
+
+                if (other->trusted)
+                        continue;
+                if (other->uid == peer->uid || ++n == UNTRUSTED_MAX)
+                        return false;
+        }
+        return true;
+}
+
 static void observe(Manager *m, ControlCall *call, const Swprof__Control__Observe *request)
 {
+        const ControlPeer *peer = control_call_peer(call);
+        uint64_t period_ns_min = peer->trusted ? PERIOD_NS_MIN : UNTRUSTED_PERIOD_NS_MIN;
         ObserverSpec spec = {
                 .pid = request->pid,
                 .tid = request->tid,
                 .period_ns = request->period_us * NS_PER_US,
                 .duration_ns = request->duration_ms * NS_PER_MS,
+                .max_threads = peer->trusted ? m->config.capture_max_targets
+                                             : UNTRUSTED_THREADS(m->config.capture_max_targets),
         };
         Observer *o;
         int r;
@@ -115,13 +142,17 @@ static void observe(Manager *m, ControlCall *call, const Swprof__Control__Observ
         }
         if (spec.duration_ns == 0)
                 spec.period_ns = PERIOD_NS_MAX;
-        if (spec.pid <= 0 || spec.tid < 0 || spec.period_ns < PERIOD_NS_MIN ||
+        if (spec.pid <= 0 || spec.tid < 0 || spec.period_ns < period_ns_min ||
                 spec.period_ns > PERIOD_NS_MAX || spec.duration_ns > DURATION_NS_MAX) {
                 control_call_fail(
-                        call, "periods are 1 ms to 10 s, durations are an hour at most", false);
+                        call,
+                        "periods are 1 ms (for root and the control group) or 10 ms to 10 s, "
+                        "durations are an hour at most",
+                        false);
                 return;
         }
-        r = observer_new(&m->observers, &o, &spec, call, now_get());
+        r = has_room(m, peer) ? observer_new(&m->observers, &o, &spec, call, now_get())
+                              : OBSERVER_E_LIMIT;
         if (r) {
                 fail_observe(call, request, r);
                 return;

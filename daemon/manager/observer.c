@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "util/error.h"
+#include "util/log.h"
 
 /* Ids of targets: that bit, the observer's number, the thread's index. The core counts from 1. */
 #define OBSERVED    (1ULL << 63)
@@ -127,6 +128,14 @@ static void thread_end(Observer *o, ObservedThread *t)
         o->ops->target_remove(o->userdata, t->target);
 }
 
+static void note_crowded(Observer *o)
+{
+        if (!o->crowded)
+                log_warning("process %d: no more than %zu threads are looked at at a time",
+                        (int)o->spec.pid, o->spec.max_threads);
+        o->crowded = true;
+}
+
 /*
  * A program that the process has become is looked at, too, by targets of its own, unless it is none of
  * the caller's business. Return: 0, OBSERVER_E_GONE: the process is, or must not be looked at, -errno.
@@ -154,6 +163,10 @@ static int scan(Observer *o, Now now)
 
                 if (tid <= 0 || (o->spec.tid && tid != o->spec.tid) || thread_find_live(o, tid))
                         continue;
+                if (o->live.n >= o->spec.max_threads) {
+                        note_crowded(o);
+                        break;
+                }
                 if (o->n_threads == THREADS_MAX)
                         o->full = true;
                 else

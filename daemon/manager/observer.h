@@ -22,6 +22,7 @@ typedef struct ObserverSpec {
         pid_t tid; /* 0: all threads */
         uint64_t period_ns;
         uint64_t duration_ns; /* 0: one sample of each thread */
+        size_t max_threads;   /* at a time: the others are left out */
 } ObserverSpec;
 
 /* n samples, a period apart. */
@@ -67,6 +68,7 @@ struct Observer {
         int64_t start_wall_ms;
         bool sampling; /* its targets are at the sampler */
         bool full;     /* more came than it keeps */
+        bool crowded;  /* there were more threads than max_threads */
         bool denied;   /* the process became what the caller may not look at */
         HashTable live;
         size_t n_threads;

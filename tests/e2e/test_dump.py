@@ -124,6 +124,10 @@ class Dump(unittest.TestCase):
         self.addCleanup(record.kill)
         while json.loads(self.daemon.ctl("--json", "status").stdout)["capture"]["targets"] == 0:
             self.assertIsNone(record.poll())
+        again = subprocess.run(record.args[:-2] + ["--duration=1s", str(program.pid)], user=NOBODY, group=NOBODY,
+                               extra_groups=[], capture_output=True, text=True, timeout=60)
+        self.assertEqual((again.returncode, again.stdout), (1, ""))
+        self.assertIn("as many processes", again.stderr)
         program.stdin.write("\n")
         program.stdin.flush()
         record.wait(60)
