@@ -14,6 +14,7 @@
 enum {
         HEADER_BYTES = 12,       /* version and encodings, address of .eh_frame, number of FDEs */
         KNOWN_MAX = 64 << 10,    /* addresses; no thread calls from more before all is read */
+        FDE_MAX = 8 << 10,       /* bytes, run for each address; longer ones wait for the full table */
         ENCODING_NUMBER = 0x03,  /* DW_EH_PE_udata4 */
         ENCODING_ADDRESS = 0x3b, /* DW_EH_PE_datarel | DW_EH_PE_sdata4 */
 };
@@ -184,7 +185,8 @@ static bool find_rule(CfiLazy *l, uint64_t vaddr, CfiRule *ret)
         CfiCie cie;
 
         if (!find_fde(l, vaddr, &fde) || !entry_at(l, fde.CIE_pointer, &entry) ||
-                !dwarf_cfi_cie_p(&entry) || !cfi_elf_cie(&cie, &entry.cie))
+                !dwarf_cfi_cie_p(&entry) || !cfi_elf_cie(&cie, &entry.cie) ||
+                fde.end - fde.start > FDE_MAX)
                 return false;
         bytes = (CfiBytes){.p = fde.start,
                 .end = fde.end,
