@@ -30,6 +30,8 @@
 #define SEGMENTS_MAX        64
 /* Code without unwind information that is read for one process, until no more files are: a second. */
 #define GAP_BYTES_PER_PROCESS (64u << 20)
+/* Lazy tables hold copies of what they are read from; beyond that, files are read in full. */
+#define LAZY_BYTES_PER_PROCESS (256u << 20)
 
 typedef struct FileKey {
         uint64_t dev, inode, size;
@@ -57,7 +59,7 @@ typedef struct Load {
         pid_t pid;
         bool full;
         int root_fd; /* the process's root directory, or -1 */
-        size_t n_files, n_gap_bytes;
+        size_t n_files, n_gap_bytes, n_lazy_bytes;
 } Load;
 
 static Entry *entry_free(Entry *e)
@@ -267,7 +269,7 @@ static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *
                 if (r == BINARY_E_BAD)
                         reason = "not an x86-64 ELF file";
         }
-        r = entry_new(&e, name, binary, l->full);
+        r = entry_new(&e, name, binary, l->full || l->n_lazy_bytes >= LAZY_BYTES_PER_PROCESS);
         if (r == -EBADMSG)
                 reason = "its unwind information cannot be read";
         else if (r < 0)
@@ -278,8 +280,11 @@ static int cache_add(Load *l, const FileKey *key, uint64_t hash, const Mapping *
                 return error_trace(r);
         }
         e->key = *key;
-        if (e->module->cfi)
+        if (e->module->cfi) {
                 l->n_gap_bytes += cfi_table_n_gap_bytes(e->module->cfi);
+                if (cfi_table_is_lazy(e->module->cfi))
+                        l->n_lazy_bytes += cfi_table_bytes(e->module->cfi);
+        }
         r = hash_table_add(&l->cache->table, &e->by_key, hash);
         if (r < 0) {
                 entry_free(e);
