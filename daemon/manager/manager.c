@@ -326,6 +326,8 @@ int manager_reload(Manager *m)
                 if (new.symbols_lines != old.symbols_lines ||
                         new.profile_max_depth != old.profile_max_depth)
                         note_restart("symbols.lines or profile.max_depth");
+                if (new.python_stacks != old.python_stacks)
+                        note_restart("python.stacks");
                 m->config = new;
                 log_set_max_level(log_level_from_string(m->config.log_level));
                 core_set_config(m->core, &m->config);
