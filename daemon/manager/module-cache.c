@@ -15,6 +15,7 @@
 #include "core/counter.h"
 #include "manager/module-cache.h"
 #include "runtime/cpython-binary.h"
+#include "symbol/elf-file.h"
 #include "util/error.h"
 #include "util/hash.h"
 #include "util/list.h"
@@ -28,6 +29,8 @@
 #define MODULES_PER_PROCESS 1024
 #define MODULES_MAX         16384
 #define SEGMENTS_MAX        64
+/* Files whose names are an interpreter's that are looked into before a process' files are read. */
+#define PEEKS_MAX 128
 /* Code without unwind information that is read for one process, until no more files are: a second. */
 #define GAP_BYTES_PER_PROCESS (64u << 20)
 /* Lazy tables hold copies of what they are read from; beyond that, files are read in full. */
@@ -496,13 +499,13 @@ static bool is_readable(int fd)
 static int mapping_find_python(Load *l, const Mapping *m, ModulePython *ret)
 {
         _cleanup_(freep) CpythonBinary *python = NULL;
+        _cleanup_(elf_file_freep) ElfFile *file = NULL;
         _cleanup_(closep) int path_fd = -1;
-        _cleanup_(closep) int fd = -1;
         struct stat st;
         char path[64];
         uint64_t bias = 0;
         FileKey key;
-        int r;
+        int fd, r;
 
         path_fd = open_mapping(l, m);
         if (path_fd < 0 || fstat(path_fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -514,7 +517,9 @@ static int mapping_find_python(Load *l, const Mapping *m, ModulePython *ret)
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         if (fd < 0)
                 return MODULE_CACHE_E_GONE;
-        r = cpython_binary_peek(&python, fd, m->start, m->offset, &bias);
+        r = elf_file_new(&file, fd);
+        if (r == 0)
+                r = cpython_binary_peek(&python, file->elf, m->start, m->offset, &bias);
         if (r)
                 return r < 0 ? error_trace(r) : MODULE_CACHE_E_GONE;
         ret->layout = python->layout.walk;
@@ -536,11 +541,12 @@ int module_cache_find_python(ModuleCache *c, pid_t pid, ModulePython *ret)
         r = procmap_parse(&map, text, size);
         if (r)
                 return error_fold(r);
-        for (size_t i = 0; i < map->n; i++) {
+        for (size_t i = 0; i < map->n && load.n_files < PEEKS_MAX; i++) {
                 const Mapping *m = &map->mappings[i];
 
                 if (!m->exec || m->inode == 0 || !strstr(base_name(m->name), "python"))
                         continue;
+                load.n_files++;
                 r = mapping_find_python(&load, m, ret);
                 if (r <= 0)
                         return error_trace(r);

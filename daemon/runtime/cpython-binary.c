@@ -14,6 +14,13 @@
 /* Jumps into the middle of one other function that are no accident. */
 #define COLD_JUMPS_MIN 16
 
+/* Of a file, what is read: a section whose bytes are looked at, the symbols and their names. */
+#define SECTION_MAX (256u << 20)
+#define SYMBOLS_MAX (8u << 20)
+#define STRINGS_MAX (1u << 30)
+/* The largest loop that was met has 100 KiB. */
+#define LOOP_BYTES_MAX (4u << 20)
+
 /* What the symbols of a file tell. */
 typedef struct Found {
         CpythonBinary *binary;
@@ -30,7 +37,8 @@ static bool find_section(Elf *elf, uint64_t vaddr, size_t n, Elf_Scn **ret, GElf
                 if (!gelf_getshdr(scn, ret_shdr) || !(ret_shdr->sh_flags & SHF_ALLOC) ||
                         ret_shdr->sh_type == SHT_NOBITS || vaddr < ret_shdr->sh_addr ||
                         vaddr - ret_shdr->sh_addr >= ret_shdr->sh_size ||
-                        n > ret_shdr->sh_size - (vaddr - ret_shdr->sh_addr))
+                        n > ret_shdr->sh_size - (vaddr - ret_shdr->sh_addr) ||
+                        ret_shdr->sh_size > SECTION_MAX)
                         continue;
                 *ret = scn;
                 return true;
@@ -83,6 +91,17 @@ static void note_symbol(Found *f, const char *name, const GElf_Sym *sym)
                 add_range(f->binary, sym->st_value, sym->st_size);
 }
 
+/* libelf reads both in one piece each. */
+static bool has_usable_size(Elf *elf, const GElf_Shdr *symbols)
+{
+        Elf_Scn *scn = elf_getscn(elf, symbols->sh_link);
+        GElf_Shdr strings;
+
+        return symbols->sh_size / sizeof(Elf64_Sym) <= SYMBOLS_MAX && scn &&
+               gelf_getshdr(scn, &strings) && strings.sh_size <= STRINGS_MAX;
+}
+
+/* Of the first such section: there is one at most. */
 static void read_symbols(Found *f, Elf *elf, GElf_Word type)
 {
         for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
@@ -90,11 +109,12 @@ static void read_symbols(Found *f, Elf *elf, GElf_Word type)
                 Elf_Data *data;
                 size_t n;
 
-                if (!gelf_getshdr(scn, &shdr) || shdr.sh_type != type || shdr.sh_entsize == 0)
+                if (!gelf_getshdr(scn, &shdr) || shdr.sh_type != type)
                         continue;
-                data = elf_getdata(scn, NULL);
+                data = shdr.sh_entsize != 0 && has_usable_size(elf, &shdr) ? elf_getdata(scn, NULL)
+                                                                           : NULL;
                 if (!data)
-                        continue;
+                        return;
                 n = data->d_size / sizeof(Elf64_Sym);
                 for (size_t i = 0; i < n && i <= INT32_MAX; i++) {
                         const char *name;
@@ -107,6 +127,7 @@ static void read_symbols(Found *f, Elf *elf, GElf_Word type)
                         if (name)
                                 note_symbol(f, name, &sym);
                 }
+                return;
         }
 }
 
@@ -179,7 +200,8 @@ static bool read_parts(Elf *elf, Parts *ret)
                 const char *name;
                 uint32_t n;
 
-                if (!gelf_getshdr(scn, &shdr) || shdr.sh_type == SHT_NOBITS)
+                if (!gelf_getshdr(scn, &shdr) || shdr.sh_type == SHT_NOBITS ||
+                        shdr.sh_size > SECTION_MAX)
                         continue;
                 name = elf_strptr(elf, names, shdr.sh_name);
                 if (!name || strcmp(name, ".eh_frame_hdr") != 0)
@@ -238,7 +260,8 @@ static int find_cold(CpythonBinary *b, Elf *elf)
 {
         _cleanup_(freep) uint16_t *hits = NULL;
         uint64_t start = b->ranges[0].start, end = b->ranges[0].end;
-        const uint8_t *bytes = bytes_at(elf, start, end - start);
+        const uint8_t *bytes =
+                end - start <= LOOP_BYTES_MAX ? bytes_at(elf, start, end - start) : NULL;
         size_t best = 0;
         GElf_Shdr text;
         Elf_Scn *scn;
@@ -292,24 +315,18 @@ static bool find_bias(Elf *elf, uint64_t start, uint64_t offset, uint64_t *ret)
 }
 
 int cpython_binary_peek(
-        CpythonBinary **ret, int fd, uint64_t start, uint64_t offset, uint64_t *ret_bias)
+        CpythonBinary **ret, Elf *elf, uint64_t start, uint64_t offset, uint64_t *ret_bias)
 {
         _cleanup_(freep) CpythonBinary *b = calloc(1, sizeof(*b));
         Found f = {.binary = b};
-        Elf *elf;
         int r;
 
         if (!b)
                 return error_origin(-ENOMEM);
-        elf_version(EV_CURRENT);
-        elf = elf_begin(fd, ELF_C_READ, NULL);
-        if (!elf)
-                return CPYTHON_BINARY_E_NONE;
         read_symbols(&f, elf, SHT_DYNSYM);
         r = f.runtime ? find_layout(b, &f, elf) : CPYTHON_BINARY_E_NONE;
         if (r == 0 && !find_bias(elf, start, offset, ret_bias))
                 r = CPYTHON_BINARY_E_BAD;
-        elf_end(elf);
         if (r)
                 return r;
         b->runtime_vaddr = f.runtime;

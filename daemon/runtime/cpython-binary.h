@@ -37,10 +37,10 @@ enum {
 /* `debug`: the separate debug file, or NULL. malloc'ed. Return: 0, CPYTHON_BINARY_E_…, -ENOMEM. */
 int cpython_binary_new(CpythonBinary **ret, Elf *elf, Elf *debug);
 
-/* The same of a file's descriptor, quickly, without the interpreter loop; *ret_bias: where it was loaded,
- * when the file's offset `offset` is at `start`. Return: as above; CPYTHON_BINARY_E_NONE: no ELF file. */
+/* The same quickly, without the interpreter loop; *ret_bias: where it was loaded, when the file's offset
+ * `offset` is at `start`. Return: as above. */
 int cpython_binary_peek(
-        CpythonBinary **ret, int fd, uint64_t start, uint64_t offset, uint64_t *ret_bias);
+        CpythonBinary **ret, Elf *elf, uint64_t start, uint64_t offset, uint64_t *ret_bias);
 
 /* Whether the address is in the interpreter loop. */
 bool cpython_binary_is_eval(const CpythonBinary *b, uint64_t vaddr);
