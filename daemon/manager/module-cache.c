@@ -216,10 +216,10 @@ int module_cache_complete(Module *m, size_t *n_gap_bytes)
                 *n_gap_bytes >= GAP_BYTES_PER_PROCESS)
                 return 0;
         r = cfi_table_new(&cfi, binary_elf(binary), binary_debug_elf(binary));
-        if (r < 0 && r != -EBADMSG)
-                return error_trace(r);
-        if (cfi)
-                *n_gap_bytes += cfi_table_n_gap_bytes(cfi);
+        /* The file is another one by now: what was read of it before stays. */
+        if (r < 0)
+                return r == -EBADMSG ? 0 : error_trace(r);
+        *n_gap_bytes += cfi_table_n_gap_bytes(cfi);
         module_set_full(m, cfi);
         return MODULE_CACHE_E_COMPLETED;
 }
@@ -515,9 +515,7 @@ static int mapping_find_python(Load *l, const Mapping *m, ModulePython *ret)
                 return MODULE_CACHE_E_GONE;
         snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        if (fd < 0)
-                return MODULE_CACHE_E_GONE;
-        r = elf_file_new(&file, fd);
+        r = fd < 0 ? MODULE_CACHE_E_GONE : elf_file_new(&file, fd);
         if (r == 0)
                 r = cpython_binary_peek(&python, file->elf, m->start, m->offset, &bias);
         if (r)

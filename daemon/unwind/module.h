@@ -32,7 +32,8 @@ typedef struct Module {
 /* Takes over cfi and copies the rest. NULL: no memory (cfi is then still the caller's). */
 Module *module_new(
         const char *name, CfiTable *cfi, size_t n_segments, const ModuleSegment *segments);
-/* Takes over the full table of a module whose table is lazy. One thread at a time. */
+/* Takes over the full table of a module whose table is lazy; there is always one while stacks are unwound.
+ * One thread at a time. */
 void module_set_full(Module *m, CfiTable *cfi);
 static inline CfiTable *module_cfi(const Module *m)
 {
