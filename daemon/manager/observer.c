@@ -19,7 +19,7 @@
 #define THREADS_MAX (1U << INDEX_BITS)
 
 #define OBSERVERS_MAX 4
-/* What one keeps: 32 MiB of samples, and their stacks. */
+/* What one keeps: 48 MiB of samples, and their stacks. */
 #define SAMPLES_MAX     (1U << 20)
 #define STACK_BYTES_MAX (64U << 20)
 /* One sample of each thread: so many are tried, so far apart. One that cannot be sampled at all is
@@ -449,6 +449,11 @@ static void observer_step(Observer *o, Now now)
         o->last_step_mono_ns = now.mono_ns;
         named = take_names(o);
         over = o->stop_mono_ns <= now.mono_ns || o->full;
+        if (o->full && !o->told)
+                log_warning("process %d gave more samples or stacks than are kept: what is recorded of it "
+                            "ends early, or lacks some",
+                        (int)o->spec.pid);
+        o->told = o->full;
         if (o->sampling && !over) {
                 if (o->spec.duration_ns == 0)
                         over = end_those_done(o, now);

@@ -68,6 +68,7 @@ struct Observer {
         int64_t start_wall_ms;
         bool sampling; /* its targets are at the sampler */
         bool full;     /* more came than it keeps */
+        bool told;     /* of that */
         bool crowded;  /* there were more threads than max_threads */
         bool denied;   /* the process became what the caller may not look at */
         HashTable live;
