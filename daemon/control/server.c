@@ -86,8 +86,7 @@ static bool server_has_room(const ControlServer *s, const ControlPeer *peer)
                 n_user += !c->peer.trusted && c->peer.uid == peer->uid;
         }
         return s->connections.n_connections < CONNECTIONS_MAX &&
-               (peer->trusted ||
-                       (n_untrusted < UNTRUSTED_MAX && n_user < UNTRUSTED_USER_MAX));
+               (peer->trusted || (n_untrusted < UNTRUSTED_MAX && n_user < UNTRUSTED_USER_MAX));
 }
 
 /* Takes the socket over. Return: 0, -errno. */

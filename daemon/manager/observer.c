@@ -450,7 +450,8 @@ static void observer_step(Observer *o, Now now)
         named = take_names(o);
         over = o->stop_mono_ns <= now.mono_ns || o->full;
         if (o->full && !o->told)
-                log_warning("process %d gave more samples or stacks than are kept: what is recorded of it "
+                log_warning("process %d gave more samples or stacks than are kept: what is "
+                            "recorded of it "
                             "ends early, or lacks some",
                         (int)o->spec.pid);
         o->told = o->full;

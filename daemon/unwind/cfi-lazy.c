@@ -12,9 +12,9 @@
 #include "util/list.h"
 
 enum {
-        HEADER_BYTES = 12,       /* version and encodings, address of .eh_frame, number of FDEs */
-        KNOWN_MAX = 64 << 10,    /* addresses; no thread calls from more before all is read */
-        FDE_MAX = 8 << 10,       /* bytes, run for each address; longer ones wait for the full table */
+        HEADER_BYTES = 12,    /* version and encodings, address of .eh_frame, number of FDEs */
+        KNOWN_MAX = 64 << 10, /* addresses; no thread calls from more before all is read */
+        FDE_MAX = 8 << 10,    /* bytes, run for each address; longer ones wait for the full table */
         ENCODING_NUMBER = 0x03,  /* DW_EH_PE_udata4 */
         ENCODING_ADDRESS = 0x3b, /* DW_EH_PE_datarel | DW_EH_PE_sdata4 */
 };
