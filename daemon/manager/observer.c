@@ -12,6 +12,7 @@
 
 #include "util/error.h"
 #include "util/log.h"
+#include "util/utf8.h"
 
 /* Ids of targets: that bit, the observer's number, the thread's index. The core counts from 1. */
 #define OBSERVED    (1ULL << 63)
@@ -60,6 +61,7 @@ static int comm_read(pid_t pid, pid_t tid, char ret[16])
         fclose(f);
         ret[n] = '\0';
         ret[strcspn(ret, "\n")] = '\0';
+        utf8_repair(ret);
         return n > 0 ? 0 : OBSERVER_E_GONE;
 }
 
