@@ -141,8 +141,7 @@ static int server_on_io(sd_event_source *source, int fd, uint32_t events, void *
         return 0;
 }
 
-/* Return: 0, -errno. */
-/* Everyone may connect; the file's group tells people which one may ask all. */
+/* Everyone may connect; the file's group tells people which one may ask all. Return: 0, -errno. */
 static int server_listen(ControlServer *s, const char *path)
 {
         int fd = unix_socket_listen(path, SOCK_STREAM, 0666, s->group);
