@@ -33,9 +33,9 @@ typedef enum StatementId {
 struct Database {
         sqlite3 *db;
         sqlite3_stmt *statements[N_STATEMENTS];
-        bool durable; /* so are transactions now */
-        uint64_t last_id;
-        char *text; /* of a stack */
+        bool durable;               /* so are transactions now */
+        uint64_t last_id, noted_id; /* committed; by the transaction that is open */
+        char *text;                 /* of a stack */
         size_t text_size;
         int code;
         char error[256];

@@ -228,7 +228,7 @@ static int database_read_last_id(Database *d)
 
         if (database_ask(d, "SELECT max(max(id), 0) FROM last_id", &id, NULL, 0) != 0)
                 return DATABASE_E_FAILED;
-        d->last_id = (uint64_t)id;
+        d->last_id = d->noted_id = (uint64_t)id;
         return 0;
 }
 
@@ -337,13 +337,16 @@ int database_commit(Database *d)
 {
         int r = database_run(d, COMMIT);
 
-        if (r != 0)
+        if (r == 0)
+                d->last_id = d->noted_id;
+        else
                 database_rollback(d);
         return r;
 }
 
 void database_rollback(Database *d)
 {
+        d->noted_id = d->last_id;
         /* The error that is the reason is told, not one of this. */
         if (!sqlite3_get_autocommit(d->db)) {
                 sqlite3_step(database_statement(d, ROLLBACK));

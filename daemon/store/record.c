@@ -63,9 +63,9 @@ int database_end_task(Database *d, const char *service, const char *instance, co
 
 static int database_note_id(Database *d, uint64_t id)
 {
-        if (id <= d->last_id)
+        if (id <= d->noted_id)
                 return 0;
-        d->last_id = id;
+        d->noted_id = id;
         sqlite3_bind_int64(database_statement(d, PUT_LAST_ID), 1, (int64_t)id);
         return database_run(d, PUT_LAST_ID);
 }

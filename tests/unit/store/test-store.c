@@ -214,13 +214,16 @@ Test(store, full_disk)
         load(10);
         cr_expect_eq(n_loaded, 10);
         cr_expect_eq(stack->n_refs, 1);
+        store_end();
+        store_begin(MIB);
+        cr_expect_eq(keep->last_id, 24, "an id is never used twice");
         stack_unref(stack);
 }
 
 Test(store, one_bad_record_spoils_no_other)
 {
         Stack *stack = stack_of("main", "a");
-        KeptSegment s = segment_of(9, "good", 1, 1);
+        KeptSegment s = segment_of(90, "good", 1, 1);
 
         store_begin(MIB);
         record_run(1, 10, 1, stack, 0);
@@ -239,7 +242,8 @@ Test(store, one_bad_record_spoils_no_other)
         store_end();
         store_begin(MIB);
         cr_expect(strstr(restored, "task svc/i t "), "%s", restored);
-        cr_expect(strstr(restored, "segment 9 "), "%s", restored);
+        cr_expect(strstr(restored, "segment 90 "), "%s", restored);
+        cr_expect_eq(keep->last_id, 90);
         stack_unref(stack);
 }
 
