@@ -234,8 +234,9 @@ static uint64_t session_stream_mono_ns(const Session *s)
 
         if (s->streaming)
                 return UINT64_MAX;
-        if (backend_unsupported(&s->backend) && n > 0)
-                return 0; /* to drop them */
+        /* To drop them. Those read from the disk stay there. */
+        if (backend_unsupported(&s->backend) && buffer_n_fresh(s->buffer) > 0)
+                return 0;
         /* A lane that failed is tried even if nothing waits: the state shall be known. */
         if (backend_lane_failing(&s->backend, LANE_SNAPSHOT))
                 return open_ns;

@@ -70,7 +70,7 @@ typedef struct Call {
         RpcBytes *messages;
         size_t n;
         uint64_t receive_ns, done_ns;
-        bool received, failed, sent;
+        bool received, failed, sent, refused;
         void *reply;
         size_t reply_size;
         RpcDone done;
@@ -98,6 +98,7 @@ typedef struct World {
         uint64_t now_ns, start_ns, random;
         int64_t wall_offset_ms;
         bool outage, disk_fails, disk_fails_now_and_then;
+        bool unsupported; /* snapshots */
 
         struct {
                 TargetId id;
@@ -115,6 +116,7 @@ typedef struct World {
 
         Call calls[CALLS_MAX];
         unsigned n_calls;
+        uint64_t n_refused; /* for want of profiling */
 
         char path[64];
         Database *database;
@@ -396,6 +398,11 @@ int rpc_call(RpcClient *client, RpcChannel *channel, const char *method, const R
 static void call_receive(Call *c)
 {
         c->received = true;
+        if (w.unsupported && strstr(c->method, "collectSnapshot")) {
+                c->failed = c->sent = c->refused = true;
+                w.n_refused++;
+                return;
+        }
         c->failed = w.outage || random_n(100) == 0;
         if (!c->failed) {
                 oap_receive(c, c->n);
@@ -426,7 +433,7 @@ void rpc_dispatch(RpcClient *client)
                         c.sent = true;
                 }
                 if (c.failed) {
-                        result.status = RPC_UNAVAILABLE;
+                        result.status = c.refused ? RPC_UNIMPLEMENTED : RPC_UNAVAILABLE;
                         result.sent = c.sent;
                 } else {
                         result.sent = true;
@@ -822,6 +829,18 @@ static uint64_t sum(const CounterId *ids, size_t n)
 #define SUM(...) \
         sum((CounterId[]){__VA_ARGS__}, sizeof((CounterId[]){__VA_ARGS__}) / sizeof(CounterId))
 
+static void world_free(void)
+{
+        daemon_kill();
+        for (unsigned i = 0; i < 4; i++) {
+                cr_assert_eq(w.stacks[i]->n_refs, 1);
+                stack_unref(w.stacks[i]);
+        }
+        database_close(w.database);
+        unlink(w.path);
+        config_deinit(&w.config);
+}
+
 static void world_end(void)
 {
         SessionStatus status = session_status(w.session);
@@ -853,14 +872,7 @@ static void world_end(void)
                                              COUNTER_SNAPSHOTS_KEPT_LOST));
                 cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 0);
         }
-        daemon_kill();
-        for (unsigned i = 0; i < 4; i++) {
-                cr_assert_eq(w.stacks[i]->n_refs, 1);
-                stack_unref(w.stacks[i]);
-        }
-        database_close(w.database);
-        unlink(w.path);
-        config_deinit(&w.config);
+        world_free();
 }
 
 #define N_SEEDS 16
@@ -934,4 +946,35 @@ Test(sim_restart, outages_alone)
         world_run(0);
         cr_expect_gt(counter_get(COUNTER_SNAPSHOTS_KEPT), 0);
         world_end();
+}
+
+/* What is on disk waits there; the backend is not asked again and again. */
+Test(sim_restart, the_backend_loses_profiling)
+{
+        uint64_t n_kept, n_refused;
+
+        world_begin(94);
+        while (session_status(w.session).n_kept < 1500) {
+                cr_assert_lt(elapsed_ms(), RUN_MS);
+                world_tick();
+                /* Tasks must come. */
+                w.outage = elapsed_ms() > 30000;
+        }
+        w.outage = false;
+        n_kept = session_status(w.session).n_kept;
+        while (session_status(w.session).n_kept >= n_kept) {
+                cr_assert_lt(elapsed_ms(), RUN_MS);
+                world_tick();
+        }
+        w.unsupported = true;
+        while (w.n_refused == 0)
+                world_tick();
+        n_kept = session_status(w.session).n_kept;
+        cr_assert_gt(n_kept, 0);
+        n_refused = w.n_refused;
+        for (int i = 0; i < 6000; i++)
+                world_tick();
+        cr_expect_leq(w.n_refused, n_refused + 1);
+        cr_expect_geq(session_status(w.session).n_kept, n_kept);
+        world_free();
 }
