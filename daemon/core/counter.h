@@ -109,7 +109,8 @@
         X(SNAPSHOTS_KEPT_OVER, "snapshots_kept_over",                                             \
                 "Snapshots dropped, segment by segment: the database was full.")                  \
         X(SNAPSHOTS_KEPT_LOST, "snapshots_kept_lost",                                             \
-                "Snapshots on disk dropped: others of their segment were under way in a crash.")  \
+                "Snapshots on disk dropped: damaged, or others of their segment under way in a "  \
+                "crash.")                                                                         \
         X(STORE_RECORDS_LOST, "store_records_lost",                                               \
                 "Records of tasks and segments that could not be written.")                       \
         X(TRACE_SEGMENTS_SENT, "trace_segments_sent",                                             \

@@ -343,7 +343,7 @@ static void buffer_kept_vanished(Buffer *b)
         }
 }
 
-/* Of no segment that gets to the backend. */
+/* Of no segment that gets to the backend, or damaged. */
 static void buffer_remove(Buffer *b, const KeptSnapshot *snapshot)
 {
         BufferSegment *s = segment_by_id(b, snapshot->segment);
@@ -372,7 +372,7 @@ static void reading_done(
                         /* That it has left could not be put on record. */
                         buffer_record(b, &(KeepRecord){.removed = &snapshots[i], .n_removed = 1},
                                 NULL, NULL);
-                else if (s->dropped || s->n_kept == 0)
+                else if (s->dropped || s->n_kept == 0 || !snapshots[i].stack)
                         buffer_remove(b, &snapshots[i]);
                 else if (buffer_read_one(b, s, &snapshots[i]) < 0)
                         break; /* those behind it are read again later */

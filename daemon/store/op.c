@@ -310,15 +310,19 @@ static int op_record(Op *op, Database *d, uint64_t max_bytes)
         return r;
 }
 
-/* Makes the Stack of a text: its strings, each with its NUL. NULL: no memory, or damaged. */
+/* Strings, each with its NUL; else it is damaged. */
+static bool text_is_whole(const char *text, size_t size)
+{
+        return size > 0 && text[size - 1] == '\0';
+}
+
+/* Makes the Stack of a text that is whole. NULL: no memory. */
 static Stack *stack_of_text(const char *text, size_t size)
 {
         const char **signatures;
         size_t n = 0;
         Stack *stack = NULL;
 
-        if (size == 0 || text[size - 1] != '\0')
-                return NULL;
         for (size_t i = 0; i < size; i++)
                 n += text[i] == '\0';
         signatures = malloc(n * sizeof(*signatures));
@@ -355,11 +359,12 @@ static void op_load_one(void *userdata, const KeptSnapshot *snapshot, uint64_t s
 
         if (op->out_of_memory)
                 return;
-        loaded.stack = op_stack(op, stack_id, text, size);
-        if (loaded.stack)
+        if (text_is_whole(text, size)) {
+                loaded.stack = op_stack(op, stack_id, text, size);
+                op->out_of_memory = !loaded.stack;
+        }
+        if (!op->out_of_memory)
                 op->snapshots[op->n_snapshots++] = loaded;
-        else
-                op->out_of_memory = true;
 }
 
 int op_do(Op *op, Database *d, uint64_t max_bytes)

@@ -472,6 +472,21 @@ Test(buffer_keep, the_disk_cannot_be_read)
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 2);
 }
 
+/* Those behind it are sent all the same. */
+Test(buffer_keep, damaged_on_disk)
+{
+        add_run("p", 1, 3);
+        put_on_disk();
+        disk[0].stack = stack_unref(disk[0].stack);
+        read_from_disk();
+        expect("-1 ");
+        cr_expect_eq(buffer_n(b), 2);
+        cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 1);
+        begin(9, true);
+        expect("p:0@2 p:1@3 ");
+        buffer_batch_end(b, true, false);
+}
+
 Test(buffer_keep, made_room_for_others)
 {
         uint64_t id;

@@ -116,8 +116,8 @@ static void on_loaded(void *userdata, bool f, const KeptSnapshot *s, size_t n)
         loaded[0] = '\0';
         for (size_t i = 0; i < n && i < 100; i++)
                 append(loaded, "%d/%d@%d=%s>%s ", (int)s[i].segment, (int)s[i].id,
-                        (int)s[i].time_wall_ms, s[i].stack->signatures[0],
-                        s[i].stack->signatures[1]);
+                        (int)s[i].time_wall_ms, s[i].stack ? s[i].stack->signatures[0] : "?",
+                        s[i].stack ? s[i].stack->signatures[1] : "?");
 }
 
 void load(size_t n)

@@ -182,6 +182,25 @@ Test(broken, damaged_at_random)
         }
 }
 
+/* It keeps no other from being read. */
+Test(broken, a_damaged_stack)
+{
+        Stack *other = stack_of("main", "b");
+
+        store_begin(MIB);
+        record_run(1, 10, 1, stack, 0);
+        record_run(2, 20, 1, other, 0);
+        record_run(3, 30, 1, stack, 0);
+        store_end();
+        execute("UPDATE stack SET text = x'6d' WHERE id = 1");
+        store_begin(MIB);
+        load(10);
+        cr_expect(!failed);
+        cr_expect_str_eq(loaded, "1/10@10=?>? 2/20@20=main>b 3/30@30=?>? ");
+        cr_expect_eq(other->n_refs, 1);
+        stack_unref(other);
+}
+
 Test(broken, of_no_length)
 {
         write_file(path, "", 0, 0);
