@@ -203,6 +203,13 @@ static inline uint64_t task_threshold_ns(const Task *task)
         return task->threshold_ms * NS_PER_MS;
 }
 
+/* From here on the time of a segment counts whose task runs. */
+static inline uint64_t segment_begin_mono_ns(const Segment *s)
+{
+        return s->start_mono_ns > s->task->start_mono_ns ? s->start_mono_ns
+                                                         : s->task->start_mono_ns;
+}
+
 /* One that has delivered before is counted already. */
 static inline bool segment_has_count(const Segment *s)
 {

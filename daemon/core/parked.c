@@ -57,7 +57,7 @@ void segment_park(Segment *s, Stack *stack, uint64_t at_mono_ns, Now now)
         if (s->parked.from_mono_ns < at_mono_ns)
                 s->parked.from_mono_ns = at_mono_ns;
         if (segment_wanted(s))
-                segment_begin_parked(s, s->parked.from_mono_ns);
+                segment_begin_parked(s, segment_begin_mono_ns(s));
 }
 
 void segment_fill_parked(Segment *s, uint64_t until_mono_ns)

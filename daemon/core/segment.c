@@ -275,8 +275,7 @@ CounterId segment_cause(const Segment *s, uint64_t end_mono_ns, CounterId fast)
 
 int segment_begin(Segment *s, Now now)
 {
-        uint64_t begin_mono_ns = s->start_mono_ns > s->task->start_mono_ns ? s->start_mono_ns
-                                                                           : s->task->start_mono_ns;
+        uint64_t begin_mono_ns = segment_begin_mono_ns(s);
         int r;
 
         if (!s->sub)

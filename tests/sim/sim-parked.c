@@ -175,6 +175,25 @@ Test(sim, parked_beyond_what_is_held)
         sim_finish(s);
 }
 
+/* A wait that is said to be older than its span is not. */
+Test(sim, parked_before_the_beginning)
+{
+        Sim *s = sim_with_task(NULL);
+        Stack *stack = stack_new();
+
+        cr_assert_eq(stack_set_ready(stack, 1, (const char *[]){"0 0 0"}), 0);
+        sim_to(s, 300);
+        sim_start(s, 1, "x", "/slow", 0);
+        cr_assert_eq(core_span_switch(s->core, 1, "x", 0, stack, sim_ns(s, 100), sim_now(s)), 0);
+        sim_to(s, 400);
+        cr_assert_eq(core_span_switch(s->core, 1, "x", 0, NULL, sim_ns(s, 400), sim_now(s)), 0);
+        /* 300, 310 … 390, 400⁻ */
+        cr_assert_eq(counter_get(COUNTER_SAMPLES_PARKED), 11);
+        stack_unref(stack);
+        sim_stop(s, "x");
+        sim_finish(s);
+}
+
 /* Times that go back make no sample twice, and none out of order. */
 Test(sim, parked_times_that_go_back)
 {
