@@ -79,6 +79,17 @@ static void segments_drop(Segments *s)
         }
 }
 
+/* Nobody will ever take it: it shall not stay on record. */
+static void segment_strike(Segments *s, const BufferReport *segment)
+{
+        const KeptReport struck = {.segment = segment->segment};
+
+        if (struck.segment != 0 && s->keep &&
+                s->keep->record(s->keep->userdata,
+                        &(KeepRecord){.reports = &struck, .n_reports = 1}, NULL, NULL) < 0)
+                counter_add(COUNTER_STORE_RECORDS_LOST, 1);
+}
+
 void segments_add(Segments *s, BufferReport segment)
 {
         QueuedSegment *q = NULL;
@@ -86,6 +97,8 @@ void segments_add(Segments *s, BufferReport segment)
         if (s->n < QUEUE_MAX && !backend_lane_unsupported(s->backend, LANE_SEGMENT))
                 q = calloc(1, sizeof(*q));
         if (!q) {
+                if (backend_lane_unsupported(s->backend, LANE_SEGMENT))
+                        segment_strike(s, &segment);
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
                 free((void *)segment.bytes.data);
                 return;

@@ -264,6 +264,8 @@ static void session_stream_step(Session *s)
         }
         if (session_stream_mono_ns(s) <= now_ns)
                 session_stream(s);
+        /* Also of segments whose snapshots on disk are gone. */
+        session_take_retired(s);
         buffer_keep_step(s->buffer, s->backend.now, session_failing(s));
 }
 
