@@ -88,6 +88,8 @@ int database_remove_segment(Database *d, uint64_t segment);
  * is none. */
 int database_remove_oldest(
         Database *d, uint64_t in_use, uint64_t *ret_segment, size_t *ret_n_snapshots);
+/* Of those that no snapshot has any more. */
+int database_remove_stacks(Database *d);
 /* Forgets what is of no use any more. */
 int database_sweep(Database *d, int64_t now_wall_ms);
 

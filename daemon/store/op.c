@@ -270,6 +270,8 @@ bool op_is_durable(const Op *op)
 /* Return: 0, DATABASE_E_FAILED. */
 static int op_make_room(Op *op, Database *d, uint64_t max_bytes)
 {
+        if (database_bytes(d) > max_bytes && database_remove_stacks(d) != 0)
+                return DATABASE_E_FAILED;
         while (database_bytes(d) > max_bytes) {
                 KeptLoss loss = {0};
                 KeptLoss *losses;

@@ -216,6 +216,11 @@ int database_remove_oldest(
         if (database_remove_segment(d, *ret_segment) != 0)
                 return DATABASE_E_FAILED;
         *ret_n_snapshots = (size_t)sqlite3_changes(d->db);
+        return database_remove_stacks(d);
+}
+
+int database_remove_stacks(Database *d)
+{
         return database_exec(d, "DELETE FROM stack WHERE id NOT IN (SELECT stack FROM snapshot)");
 }
 

@@ -175,6 +175,29 @@ Test(store, the_oldest_segments_make_room)
         stack_unref(stack);
 }
 
+/* Stacks whose snapshots were sent go before any that waits. */
+Test(store, what_was_sent_makes_room)
+{
+        static char text[600 << 10];
+        Stack *small = stack_of("main", "a"), *sent, *waits;
+
+        memset(text, 'x', sizeof(text) - 1);
+        sent = stack_of("sent", text);
+        waits = stack_of("waits", text);
+        store_begin(MIB);
+        record_run(1, 10, 1, small, 0);
+        record_run(2, 20, 1, sent, 0);
+        record(&(KeepRecord){.removed = &(KeptSnapshot){.segment = 2, .id = 20}, .n_removed = 1});
+        record_run(3, 30, 1, waits, 0);
+        cr_expect(!failed);
+        cr_expect_str_eq(losses, "");
+        store_end();
+        cr_expect_eq(query("SELECT count(*) FROM snapshot"), 2);
+        stack_unref(small);
+        stack_unref(sent);
+        stack_unref(waits);
+}
+
 /* Writes beyond the file's size fail, as on a full disk. */
 static void disk_is_full(bool full)
 {
