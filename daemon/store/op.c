@@ -267,6 +267,11 @@ bool op_is_durable(const Op *op)
         return false;
 }
 
+bool op_is_load(const Op *op)
+{
+        return op->type == OP_LOAD;
+}
+
 /* Return: 0, DATABASE_E_FAILED. */
 static int op_make_room(Op *op, Database *d, uint64_t max_bytes)
 {

@@ -28,6 +28,8 @@ Op *op_free(Op *op);
 bool op_is_durable(const Op *op);
 /* Inside of a transaction. May be called again after a failure. Return: 0, DATABASE_E_FAILED. */
 int op_do(Op *op, Database *d, uint64_t max_bytes);
+/* Whether it only reads. */
+bool op_is_load(const Op *op);
 void op_fail(Op *op);
 /* Main thread: tells whoever waits for it. */
 void op_answer(Op *op);

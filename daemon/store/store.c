@@ -114,7 +114,9 @@ static void store_do(Store *s, Op *const *ops, size_t n)
                 return;
         }
         if (r == 0) {
-                store_succeeded(s);
+                /* That a full disk can be read says nothing. */
+                if (n > 1 || !op_is_load(ops[0]))
+                        store_succeeded(s);
         } else {
                 op_fail(ops[0]);
                 store_failed(s, database_error(s->database));

@@ -228,6 +228,7 @@ Test(store, full_disk)
         load(10);
         cr_expect(!failed, "what is there can be read");
         cr_expect_eq(n_loaded, 5);
+        cr_expect(!keep->works(keep->userdata));
         cr_expect_eq(counter_get(COUNTER_STORE_RECORDS_LOST), 1);
         disk_is_full(false);
         record_run(2, 20, 5, stack, 0);
