@@ -344,13 +344,11 @@ static void buffer_kept_vanished(Buffer *b)
 }
 
 /* Of no segment that gets to the backend, or damaged. */
-static void buffer_remove(Buffer *b, const KeptSnapshot *snapshot)
+static void buffer_remove(Buffer *b, BufferSegment *s, const KeptSnapshot *snapshot, bool known)
 {
-        BufferSegment *s = segment_by_id(b, snapshot->segment);
-
         buffer_record(b, &(KeepRecord){.removed = snapshot, .n_removed = 1}, NULL, NULL);
         counter_add(COUNTER_SNAPSHOTS_KEPT_LOST, 1);
-        if (s && s->n_kept > 0) {
+        if (known) {
                 buffer_segment_set_kept(b, s, s->n_kept - 1);
                 buffer_segment_retire(b, s);
         }
@@ -360,6 +358,8 @@ static void reading_done(
         void *userdata, bool failed, const KeptSnapshot *snapshots, size_t n_snapshots)
 {
         Buffer *b = userdata;
+        uint64_t segment = 0;
+        size_t n_of_segment = 0;
 
         b->reading = false;
         b->read_retry_mono_ns = failed ? mono_now_ns() + RETRY_NS : 0;
@@ -367,15 +367,23 @@ static void reading_done(
                 buffer_kept_vanished(b);
         for (size_t i = 0; i < n_snapshots; i++) {
                 BufferSegment *s = segment_by_id(b, snapshots[i].segment);
+                bool known;
 
+                if (snapshots[i].segment != segment)
+                        n_of_segment = 0;
+                segment = snapshots[i].segment;
+                /* The file is not to be trusted: it may have more than it said. */
+                known = s && n_of_segment < s->n_kept;
                 if (!s || snapshots[i].id <= s->left_id)
                         /* That it has left could not be put on record. */
                         buffer_record(b, &(KeepRecord){.removed = &snapshots[i], .n_removed = 1},
                                 NULL, NULL);
-                else if (s->dropped || s->n_kept == 0 || !snapshots[i].stack)
-                        buffer_remove(b, &snapshots[i]);
+                else if (s->dropped || !known || !snapshots[i].stack)
+                        buffer_remove(b, s, &snapshots[i], known);
                 else if (buffer_read_one(b, s, &snapshots[i]) < 0)
                         break; /* those behind it are read again later */
+                else
+                        n_of_segment++;
         }
         /* Their removal fails, too, perhaps. */
         if (b->n_read == 0)
@@ -442,6 +450,8 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
 
         if (!s)
                 return error_origin(-ENOMEM);
+        if (segment->id > b->last_id)
+                b->last_id = segment->id;
         if (segment->report_size > 0) {
                 void *report = malloc(segment->report_size);
 

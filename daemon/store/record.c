@@ -302,7 +302,8 @@ int database_segments(Database *d,
                 int next = sqlite3_column_int(s, 5), reserved = sqlite3_column_int(s, 6);
 
                 /* The file is not to be trusted. */
-                if (next < 0 || reserved < next || reserved > SEQUENCE_MAX)
+                if (sqlite3_column_int64(s, 0) <= 0 || next < 0 || reserved < next ||
+                        reserved > SEQUENCE_MAX)
                         continue;
                 each(userdata,
                         &(KeptSegment){.id = (uint64_t)sqlite3_column_int64(s, 0),

@@ -597,6 +597,29 @@ Test(buffer_keep, a_task_that_is_over)
         cr_expect(!buffer_has_task(b, "svc", "i", "t"));
 }
 
+/* What a damaged file holds beyond what it said is not sent, and does no harm. */
+Test(buffer_keep, more_than_was_said)
+{
+        KeptSegment s = left(7, 7);
+
+        left_on_disk(3);
+        cr_expect(!restore(&s, 1, false, false));
+        read_from_disk();
+        expect("-2 -3 ");
+        begin(9, true);
+        expect("p:7@1 ");
+        buffer_batch_end(b, true, false);
+        cr_expect_eq(buffer_n(b), 0);
+        cr_expect_eq(buffer_n_kept(b), 0);
+        /* Nor does it take its ids twice. */
+        s.id = 2000;
+        cr_expect(restore(&s, 0, true, false));
+        add_run("q", 11, 1);
+        put_on_disk();
+        cr_assert_gt(n_disk, 0);
+        cr_expect_gt(disk[n_disk - 1].segment, 2000);
+}
+
 Test(buffer_keep, nobody_knows_what_arrived)
 {
         KeptSegment s = left(7, 9);
