@@ -157,7 +157,7 @@ static void writing_failed(Buffer *b)
                 BufferSegment *s = e->segment;
 
                 buffer_segment_set_kept(b, s, s->n_kept - 1);
-                e->fixed = false;
+                e->busy = false;
                 buffer_entry_set_fresh(b, e, true);
                 list_remove(&e->link);
                 list_append(first, &e->link);
@@ -224,7 +224,7 @@ static void writing_collect(Buffer *b)
                 if (s->n_taken > 0 && !b->taken_kept)
                         continue;
                 buffer_entry_set_fresh(b, e, false);
-                e->fixed = true;
+                e->busy = true;
                 buffer_segment_set_kept(b, s, s->n_kept + 1);
                 list_remove(&e->link);
                 list_append(&b->writing, &e->link);

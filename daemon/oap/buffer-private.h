@@ -35,7 +35,8 @@ typedef struct Entry {
         int64_t time_wall_ms;
         size_t size;
         bool kept;  /* read from the disk */
-        bool fixed; /* in the batch, or may have been received, or goes to the disk: not thinned */
+        bool fixed; /* may have been received under its number: not thinned */
+        bool busy;  /* in the batch, or on its way to the disk: not thinned either */
 } Entry;
 
 struct Buffer {

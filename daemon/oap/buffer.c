@@ -187,7 +187,7 @@ size_t buffer_segment_drop(Buffer *b, BufferSegment *s)
         Entry *e, *next;
 
         list_for_each_safe (e, next, &s->entries, segment_link)
-                if (!e->fixed)
+                if (!e->fixed && !e->busy)
                         entry_drop(b, e);
         return n - b->n;
 }
@@ -202,7 +202,7 @@ static size_t segment_thin(Buffer *b, BufferSegment *s)
 
         list_for_each_safe (e, next, &s->entries, segment_link) {
                 const Stack *stack = e->stack;
-                bool fixed = e->fixed;
+                bool fixed = e->fixed || e->busy;
                 bool interior = !fixed && previous == stack && &next->segment_link != &s->entries &&
                                 next->stack == stack;
 
@@ -330,7 +330,7 @@ static void entry_take(Buffer *b, Entry *e)
                 b->n_read--;
         else
                 buffer_entry_set_fresh(b, e, false);
-        e->fixed = true;
+        e->busy = true;
         e->segment->next_sequence++;
         e->segment->n_taken++;
         list_remove(&e->link);
@@ -388,7 +388,8 @@ static void entry_leave(Buffer *b, Entry *e)
 /* Before `first`, where it came from. */
 static void entry_put_back(Buffer *b, Entry *e, ListLink *first, bool may_have_left)
 {
-        e->fixed = may_have_left || e->kept;
+        e->busy = false;
+        e->fixed = e->fixed || may_have_left;
         if (e->kept)
                 b->n_read++;
         else

@@ -443,6 +443,33 @@ Test(buffer_keep, the_disk_fails)
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT), 0);
 }
 
+/* What may have been received has the same number the next time, whatever comes in between. */
+Test(buffer_keep, numbers_outlast_failures)
+{
+        add_run("p", 1, 5);
+        begin(9, true);
+        buffer_batch_end(b, false, true);
+        begin(9, true);
+        buffer_batch_end(b, false, false);
+        step(0, true);
+        step(250, true);
+        step(250, true);
+        answer_with(true, NULL, 0);
+        cr_expect_eq(buffer_add(b,
+                             &(Snapshot){.service = "svc",
+                                     .instance = "i",
+                                     .task_id = "t",
+                                     .segment_id = "p",
+                                     .time_wall_ms = 6,
+                                     .stack = stack},
+                             buffer_bytes(b)),
+                BUFFER_E_FULL);
+        text[0] = '\0';
+        begin(9, true);
+        expect("p:0@1 p:1@2 p:2@3 p:3@4 p:4@5 ");
+        buffer_batch_end(b, true, false);
+}
+
 Test(buffer_keep, the_disk_cannot_be_read)
 {
         add_run("p", 1, 2);
