@@ -59,6 +59,9 @@ int core_restore_segment(Core *c, Instance *i, const RestoredSegment *segment)
 
         if (!task)
                 return CORE_E_UNKNOWN;
+        /* Nothing of it has left, nor will: it begins like any other. */
+        if (segment->continues && segment->n_snapshots == 0)
+                return 0;
         if (task->n_delivered < TASK_SAMPLING_COUNT_MAX)
                 task->delivered[task->n_delivered++] = (Delivered){
                         .hash = hash_string(segment->segment_id),

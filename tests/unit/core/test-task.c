@@ -369,3 +369,30 @@ Test(task, span_times)
         cr_assert_eq(counter_get(COUNTER_SAMPLES_UNCLAIMED), 1);
         core_target_gone(core, 12345, now);
 }
+
+/* ---- segments that a former daemon has left ---- */
+
+static void on_segment(void *userdata, const SegmentInfo *info)
+{
+        *(SegmentState *)userdata = info->state;
+}
+
+/* One of which nothing was delivered takes no count, which is its own. */
+Test(task, restored_segments)
+{
+        SegmentState state = SEGMENT_STOPPED;
+        RestoredSegment left = {.task_id = "id", .segment_id = "s", .continues = true};
+
+        cr_assert_eq(add(good), 0);
+        cr_assert_eq(core_restore_segment(core, instance, &left), 0);
+        cr_assert_eq(start(1, "s", "/endpoint"), 0);
+        core_step(core, (Now){.mono_ns = now.mono_ns + NS_PER_MS, .wall_ms = WALL_MS + 1});
+        core_segments(core, now, on_segment, &state);
+        cr_expect_eq(state, SEGMENT_PROFILING);
+        core_client_gone(core, 1, now);
+        /* What may have arrived does. */
+        left.continues = false;
+        cr_assert_eq(core_restore_segment(core, instance, &left), 0);
+        cr_expect_eq(start(1, "s", "/endpoint"), CORE_E_DUPLICATE);
+        cr_expect_eq(start(1, "another", "/endpoint"), CORE_E_LIMIT);
+}
