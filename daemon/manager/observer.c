@@ -23,10 +23,11 @@
 /* What one keeps: 48 MiB of samples, and their stacks. */
 #define SAMPLES_MAX     (1U << 20)
 #define STACK_BYTES_MAX (64U << 20)
-/* One sample of each thread: so many are tried, so far apart. One that cannot be sampled at all is
+/* One sample of each thread: tried so often, and for so long, so far apart. One that cannot be sampled at all is
  * waited for that long: of many threads at once, most cannot while their program's files are read. */
 #define TRIES        5
 #define TRY_NS       (10 * NS_PER_MS)
+#define TRY_FOR_NS   (2 * NS_PER_S)
 #define NO_SAMPLE_NS (5 * NS_PER_S)
 /* New threads are looked for so often. */
 #define SCAN_NS (50 * NS_PER_MS)
@@ -413,7 +414,9 @@ static bool thread_take_names(Observer *o, ObservedThread *t)
 /* Of one sample of each thread: whether it has one, or will have none. */
 static bool thread_is_done(const Observer *o, const ObservedThread *t, Now now)
 {
-        if (t->gone || t->n_named >= TRIES)
+        if (t->gone)
+                return true;
+        if (t->n_named >= TRIES && now.mono_ns >= o->start_mono_ns + TRY_FOR_NS)
                 return true;
         if (t->n_samples == 0)
                 return now.mono_ns >= o->start_mono_ns + NO_SAMPLE_NS;
