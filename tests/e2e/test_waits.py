@@ -46,8 +46,8 @@ class Waits(SwprofdTest):
                     self.assertGreaterEqual(duration, t["took"] - PERIOD_MS - 1)
                 on_cpu, run_queue, blocked = self.logged_times(t["segment"])
                 total = t["stop"] - t["start"]
-                # Its last word may be a sample that came late.
-                delta = PERIOD_MS * (1 + lost)
+                # On a busy machine its last word comes late: as a late sample, or when the next request has begun.
+                delta = PERIOD_MS * (2 + lost)
                 self.assertAlmostEqual(on_cpu, t["on_cpu"], delta=delta)
                 self.assertAlmostEqual(run_queue, t["run_queue"], delta=delta)
                 self.assertAlmostEqual(blocked, total - t["on_cpu"] - t["run_queue"], delta=delta)
