@@ -338,6 +338,20 @@ static bool is_frameless(const Walk *w)
         return word == w->regs.r[X86_RBP] || (m && m->exec);
 }
 
+/* Nothing but its rbp is known of the caller, if there is one. */
+static Stop enter_caller(Walk *w, uint64_t cfa, uint64_t pc, uint64_t rbp)
+{
+        w->low = cfa;
+        if (pc == 0)
+                return stop(w, UNWIND_DONE);
+        w->regs.r[X86_RBP] = rbp;
+        w->regs.r[X86_RSP] = cfa;
+        w->regs.r[X86_RIP] = pc;
+        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
+        w->exact = false;
+        return GO_ON;
+}
+
 /* By frame pointer: rbp points to the caller's rbp, the return address is above it. */
 static Stop step_fp(Walk *w)
 {
@@ -347,17 +361,7 @@ static Stop step_fp(Walk *w)
                 return stop(w, UNWIND_BROKEN);
         if (read_word(w, fp, &caller_fp) != GO_ON || read_word(w, fp + 8, &pc) != GO_ON)
                 return STOP;
-        if (pc == 0) {
-                w->low = cfa;
-                return stop(w, UNWIND_DONE);
-        }
-        w->regs.r[X86_RBP] = caller_fp;
-        w->regs.r[X86_RSP] = cfa;
-        w->regs.r[X86_RIP] = pc;
-        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
-        w->low = cfa;
-        w->exact = false;
-        return GO_ON;
+        return enter_caller(w, cfa, pc, caller_fp);
 }
 
 /* A frame that is not in place, as the code ahead says. */
@@ -375,17 +379,7 @@ static Stop step_ahead(Walk *w, const Ahead *ahead)
                 return STOP;
         if (ahead->is_rbp && rbp != w->regs.r[X86_RBP])
                 return stop(w, UNWIND_BROKEN);
-        if (pc == 0) {
-                w->low = cfa;
-                return stop(w, UNWIND_DONE);
-        }
-        w->regs.r[X86_RBP] = rbp;
-        w->regs.r[X86_RSP] = cfa;
-        w->regs.r[X86_RIP] = pc;
-        w->valid = 1 << X86_RBP | 1 << X86_RSP | 1 << X86_RIP;
-        w->low = cfa;
-        w->exact = false;
-        return GO_ON;
+        return enter_caller(w, cfa, pc, rbp);
 }
 
 /* Code of which nothing is known but that it keeps frame pointers: generated, or in a file that has no
