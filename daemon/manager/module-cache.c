@@ -450,13 +450,14 @@ static int vdso_load(ModuleCache *c, Entry **ret)
         return 0;
 }
 
-/* The text of /proc/PID/maps, up to a line's end. Return: 0, MODULE_CACHE_E_GONE, -errno. */
-static int maps_read(pid_t pid, char **ret, size_t *ret_size)
+/* /proc/PID/maps, up to a line's end; without modules. Return: 0, MODULE_CACHE_E_GONE, -errno. */
+static int map_read(pid_t pid, ProcMap **ret)
 {
         _cleanup_(closep) int fd = -1;
         _cleanup_(freep) char *text = NULL;
         size_t n = 0, n_allocated = 32u << 10;
         char path[64];
+        int r;
 
         snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -483,9 +484,8 @@ static int maps_read(pid_t pid, char **ret, size_t *ret_size)
                 n--;
         if (n == 0)
                 return MODULE_CACHE_E_GONE;
-        *ret = TAKE_PTR(text);
-        *ret_size = n;
-        return 0;
+        r = procmap_parse(ret, text, n);
+        return error_fold(r);
 }
 
 static bool is_readable(int fd)
@@ -528,17 +528,12 @@ static int mapping_find_python(Load *l, const Mapping *m, ModulePython *ret)
 int module_cache_find_python(ModuleCache *c, pid_t pid, ModulePython *ret)
 {
         _cleanup_(procmap_unrefp) ProcMap *map = NULL;
-        _cleanup_(freep) char *text = NULL;
         Load load = {.cache = c, .pid = pid, .root_fd = -1};
-        size_t size = 0;
         int r;
 
-        r = maps_read(pid, &text, &size);
+        r = map_read(pid, &map);
         if (r)
                 return error_trace(r);
-        r = procmap_parse(&map, text, size);
-        if (r)
-                return error_fold(r);
         for (size_t i = 0; i < map->n && load.n_files < PEEKS_MAX; i++) {
                 const Mapping *m = &map->mappings[i];
 
@@ -556,18 +551,13 @@ int module_cache_load(ModuleCache *c, pid_t pid, bool full, int stop_fd, ProcMap
 {
         _cleanup_(procmap_unrefp) ProcMap *map = NULL;
         _cleanup_(closep) int root_fd = -1;
-        _cleanup_(freep) char *text = NULL;
         Load load = {.cache = c, .pid = pid, .full = full};
         char path[64];
-        size_t size = 0;
         int r;
 
-        r = maps_read(pid, &text, &size);
+        r = map_read(pid, &map);
         if (r)
                 return error_trace(r);
-        r = procmap_parse(&map, text, size);
-        if (r)
-                return error_fold(r);
         snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
         load.root_fd = root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         for (size_t i = 0; i < map->n; i++) {
