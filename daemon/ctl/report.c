@@ -145,10 +145,10 @@ static struct json_object *segment_json(const Profile *p, const ProfileSegment *
         json_add(object, "service", json_string(s->service));
         json_add(object, "instance", json_string(s->instance));
         json_add(object, "endpoint", json_string(s->endpoint));
-        json_add(object, "pid", check_memory(json_object_new_int(m->pid)));
-        json_add(object, "tid", check_memory(json_object_new_int(m->tid)));
+        json_add(object, "pid", json_number(m->pid));
+        json_add(object, "tid", json_number(m->tid));
         json_add(object, "thread", json_string(s->thread));
-        json_add(object, "start_wall_ms", check_memory(json_object_new_int64(m->start_wall_ms)));
+        json_add(object, "start_wall_ms", json_number(m->start_wall_ms));
         json_add(object, "duration_ns", json_count(m->duration_ns));
         json_add(object, "on_cpu_ns", json_count(m->on_cpu_ns));
         json_add(object, "run_queue_ns", json_count(m->run_queue_ns));
@@ -166,12 +166,11 @@ static struct json_object *segment_json(const Profile *p, const ProfileSegment *
 
 static struct json_object *segments_json(const Analysis *a)
 {
-        struct json_object *array = check_memory(json_object_new_array());
+        struct json_object *list = json_list();
 
         for (size_t i = 0; i < a->n_segments; i++)
-                if (json_object_array_add(array, segment_json(a->profile, a->segments[i])) != 0)
-                        check_memory(NULL);
-        return array;
+                json_append(list, segment_json(a->profile, a->segments[i]));
+        return list;
 }
 
 static char *ns_text(uint64_t ns)

@@ -2,7 +2,6 @@
 #include "ctl/tree.h"
 
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,11 +230,6 @@ void tree_print(const Analysis *a, const TreeView *view, FILE *f)
 
 /* ---- JSON ---- */
 
-static struct json_object *json_int(int64_t v)
-{
-        return check_memory(json_object_new_int64(v));
-}
-
 static struct json_object *place_json(const Analysis *a, uint32_t place)
 {
         static const char *const kinds[] = {
@@ -244,32 +238,32 @@ static struct json_object *place_json(const Analysis *a, uint32_t place)
         const AnalysisPlace *p = &a->places[place];
         struct json_object *object = json_new();
 
-        json_add(object, "id", json_int(place));
-        json_add(object, "parent_id", json_int(a->profile->places[place].parent));
+        json_add(object, "id", json_number(place));
+        json_add(object, "parent_id", json_number(a->profile->places[place].parent));
         json_add(object, "signature", json_string(frame->signature));
         json_add(object, "kind", json_string(kinds[frame->kind]));
         json_add(object, "file", json_string(frame->file));
-        json_add(object, "line", json_int(frame->line));
-        json_add(object, "duration_us", json_int(p->duration_us));
-        json_add(object, "self_us", json_int(p->self_us));
-        json_add(object, "count", json_int((int64_t)p->count));
-        json_add(object, "running", json_int((int64_t)p->states[0]));
-        json_add(object, "runnable", json_int((int64_t)p->states[1]));
-        json_add(object, "blocked", json_int((int64_t)p->states[2]));
+        json_add(object, "line", json_number(frame->line));
+        json_add(object, "duration_us", json_number(p->duration_us));
+        json_add(object, "self_us", json_number(p->self_us));
+        json_add(object, "count", json_number((int64_t)p->count));
+        json_add(object, "running", json_number((int64_t)p->states[0]));
+        json_add(object, "runnable", json_number((int64_t)p->states[1]));
+        json_add(object, "blocked", json_number((int64_t)p->states[2]));
         return object;
 }
 
 struct json_object *tree_json(const Analysis *a, const TreeView *view)
 {
-        struct json_object *array = check_memory(json_object_new_array());
+        struct json_object *list = json_list();
         uint32_t place = analysis_next(a, 0, false);
 
         while (place) {
                 bool shown = is_visible(a, view, place);
 
-                if (shown && json_object_array_add(array, place_json(a, place)) != 0)
-                        check_memory(NULL);
+                if (shown)
+                        json_append(list, place_json(a, place));
                 place = analysis_next(a, place, !shown);
         }
-        return array;
+        return list;
 }
