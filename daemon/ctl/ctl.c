@@ -14,22 +14,23 @@
 #include "ctl/ctl.h"
 #include "ctl/dump.h"
 #include "ctl/json.h"
+#include "ctl/options.h"
 #include "ctl/output.h"
+#include "ctl/parse.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
+#include "ctl/task.h"
 #include "ctl/text.h"
 #include "util/cleanup.h"
 #include "version.h"
 
 #define DEFAULT_SOCKET    "/run/swprofd/control.sock"
 #define DEFAULT_TIMEOUT_S 5
-#define MAX_TIMEOUT_S     3600
 /* Trials that fail take some seconds each. */
 #define CHECK_TIMEOUT_S 30
 /* The daemon waits for the names of the last stacks, and gives up by then. */
 #define OBSERVE_TIMEOUT_S 25
 #define RECORD_MS         10000
-#define RECORD_MS_MAX     3600000
 #define RECORD_PERIOD_US  10000
 
 typedef Swprof__Control__Request Request;
@@ -41,14 +42,6 @@ static void reply_freep(Reply **reply)
         swprof__control__reply__free_unpacked(*reply, NULL);
 }
 
-typedef struct Options {
-        const char *socket;
-        unsigned timeout_s;
-        bool json;
-        uint32_t duration_ms;
-        ReportOptions report;
-} Options;
-
 typedef struct Verb {
         const char *name;
         const char *help;
@@ -56,7 +49,7 @@ typedef struct Verb {
         /* Of a view of the status: its text, and the field that its JSON shows (NULL: all). */
         void (*show)(const Status *s, FILE *f, bool colour);
         const char *field;
-        bool argument; /* it may have one: a task or a segment, a process or a thread */
+        unsigned n_arguments; /* it may have: a task or a segment, a process or a thread, words */
 } Verb;
 
 /* ---- asking the daemon ---- */
@@ -119,6 +112,16 @@ static int check_reply(const Options *o, const Reply *reply, int result_case)
         return CTL_EXIT_OK;
 }
 
+/* The same for a request. `more_s`: that it may take longer. Return: an exit status. */
+int ctl_ask(const Options *o, Request *request, unsigned more_s, int result_case, Reply **ret)
+{
+        int r;
+
+        request->protocol = 1;
+        r = daemon_call(o->socket, o->timeout_s + more_s, request, ret);
+        return r ? fail_call(o, r) : check_reply(o, *ret, result_case);
+}
+
 /* Return: as daemon_call. */
 static int ask_status(const Options *o, Reply **ret_reply)
 {
@@ -179,13 +182,9 @@ static int run_reload(const Options *o, const Verb *verb)
         struct json_object *object;
         int r;
 
-        request.protocol = 1;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RELOAD;
         request.reload = &empty;
-        r = daemon_call(o->socket, o->timeout_s, &request, &reply);
-        if (r)
-                return fail_call(o, r);
-        r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_DONE);
+        r = ctl_ask(o, &request, 0, SWPROF__CONTROL__REPLY__RESULT_DONE, &reply);
         if (r)
                 return r;
         if (!o->json)
@@ -278,6 +277,33 @@ static int run_export(const Options *o, const Verb *verb)
 
 static int fail_usage(const char *what, const char *which);
 
+/* What the local backend has: a ReportFetch. */
+static int fetch_results(const Options *o, bool all, bool bare, uint8_t **ret, size_t *ret_n)
+{
+        _cleanup_(reply_freep) Reply *reply = NULL;
+        Swprof__Control__Results results = SWPROF__CONTROL__RESULTS__INIT;
+        Request request = SWPROF__CONTROL__REQUEST__INIT;
+        int r;
+
+        results.selection = (char *)(o->report.selection ?: "");
+        results.all = all;
+        results.bare = bare;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RESULTS;
+        request.results = &results;
+        r = ctl_ask(o, &request, 0, SWPROF__CONTROL__REPLY__RESULT_PROFILE, &reply);
+        if (r)
+                return r;
+        *ret = TAKE_PTR(reply->profile.data);
+        *ret_n = reply->profile.len;
+        reply->profile.len = 0;
+        return CTL_EXIT_OK;
+}
+
+static int run_task(const Options *o, const Verb *verb)
+{
+        return task_run(o);
+}
+
 /* ---- stacks of processes without spans ---- */
 
 /* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
@@ -285,22 +311,17 @@ static int observe(const Options *o, uint32_t duration_ms, uint32_t period_us, R
 {
         Swprof__Control__Observe observe = SWPROF__CONTROL__OBSERVE__INIT;
         Request request = SWPROF__CONTROL__REQUEST__INIT;
-        int r;
 
         if (!o->report.selection || !dump_parse(o->report.selection, &observe.pid, &observe.tid))
                 return fail_usage("the number of a process or thread is needed, not",
                         o->report.selection ?: "nothing");
         observe.duration_ms = duration_ms;
         observe.period_us = period_us;
-        request.protocol = 1;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
         request.observe = &observe;
         /* A first look at large programs takes seconds. */
-        r = daemon_call(
-                o->socket, o->timeout_s + duration_ms / 1000 + OBSERVE_TIMEOUT_S, &request, ret);
-        if (r)
-                return fail_call(o, r);
-        return check_reply(o, *ret, SWPROF__CONTROL__REPLY__RESULT_PROFILE);
+        return ctl_ask(o, &request, duration_ms / 1000 + OBSERVE_TIMEOUT_S,
+                SWPROF__CONTROL__REPLY__RESULT_PROFILE, ret);
 }
 
 static int run_dump(const Options *o, const Verb *verb)
@@ -322,7 +343,7 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
-        r = observe(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        r = observe(o, o->duration_ms ?: RECORD_MS, RECORD_PERIOD_US, &reply);
         if (r)
                 return r;
         if (o->report.output)
@@ -342,12 +363,14 @@ static const Verb verbs[] = {
                 "instances"},
         {"tasks", "profile tasks", run_view, show_tasks, "tasks"},
         {"slots", "segments that are watched or sampled now", run_view, show_slots, "slots"},
-        {"segments", "segments that were profiled", run_segments, NULL, NULL, true},
-        {"report", "the call tree of a task or a segment", run_report, NULL, NULL, true},
-        {"export", "the same as a page or for other programs", run_export, NULL, NULL, true},
+        {"task", "start ENDPOINT, list, stop TASK: tasks of the local backend", run_task, NULL,
+                NULL, 2},
+        {"segments", "segments that were profiled", run_segments, NULL, NULL, 1},
+        {"report", "the call tree of a task or a segment", run_report, NULL, NULL, 1},
+        {"export", "the same as a page or for other programs", run_export, NULL, NULL, 1},
         {"dump", "the stacks of a process' threads, or of one thread, now", run_dump, NULL, NULL,
-                true},
-        {"record", "profile a process for a while, without spans", run_record, NULL, NULL, true},
+                1},
+        {"record", "profile a process for a while, without spans", run_record, NULL, NULL, 1},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
@@ -379,7 +402,13 @@ static int run_help(const Options *o, const Verb *verb)
                 "      --depth=N       of report: hide deeper frames\n"
                 "  -f, --format=NAME   of export: html, folded, speedscope or pprof\n"
                 "  -o, --output=FILE   of export, record: write there\n"
-                "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s)\n"
+                "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s); of task start: minutes,\n"
+                "                      1m to 15m (5m)\n"
+                "  -S, --service=NAME  of task start: whose requests\n"
+                "      --threshold=TIME  that take longer (200ms)\n"
+                "      --period=TIME   between samples, from 10ms on (10ms)\n"
+                "      --count=N       that many of them, 1 to 9 (5)\n"
+                "  -w, --wait          until it is over\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -397,59 +426,6 @@ static const Verb *verb_find(const char *name)
                 if (strcmp(verbs[i].name, name) == 0)
                         return &verbs[i];
         return NULL;
-}
-
-static bool timeout_parse(const char *s, unsigned *ret)
-{
-        char *end;
-        unsigned long v = strtoul(s, &end, 10);
-
-        if (*s < '0' || *s > '9' || *end || v == 0 || v > MAX_TIMEOUT_S)
-                return false;
-        *ret = (unsigned)v;
-        return true;
-}
-
-/* "10", "2.5s", "500ms", "5m". */
-static bool duration_parse(const char *s, uint32_t *ret_ms)
-{
-        char *end;
-        double v = strtod(s, &end);
-
-        if (*s < '0' || *s > '9')
-                return false;
-        if (strcmp(end, "m") == 0)
-                v *= 60000;
-        else if (*end == '\0' || strcmp(end, "s") == 0)
-                v *= 1000;
-        else if (strcmp(end, "ms") != 0)
-                return false;
-        if (!(v >= 1 && v <= RECORD_MS_MAX))
-                return false;
-        *ret_ms = (uint32_t)v;
-        return true;
-}
-
-static bool percent_parse(const char *s, double *ret)
-{
-        char *end;
-        double v = strtod(s, &end);
-
-        if (*s < '0' || *s > '9' || *end || !(v >= 0 && v <= 100))
-                return false;
-        *ret = v;
-        return true;
-}
-
-static bool depth_parse(const char *s, unsigned *ret)
-{
-        char *end;
-        unsigned long v = strtoul(s, &end, 10);
-
-        if (*s < '0' || *s > '9' || *end || v == 0 || v > 1000000)
-                return false;
-        *ret = (unsigned)v;
-        return true;
 }
 
 static int fail_usage(const char *what, const char *which)
@@ -473,19 +449,20 @@ int ctl_main(int argc, char **argv)
                 {"output", required_argument, NULL, 'o'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, OPTION_VERSION},
+                TASK_LONG_OPTIONS,
                 {0},
         };
         const char *environment = getenv("SWPROFD_CONTROL");
         Options o = {
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
-                .duration_ms = RECORD_MS,
-                .report.min_percent = -1,
+                .report = {.min_percent = -1, .fetch = fetch_results, .options = &o},
+                .task = TASK_DEFAULTS,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:S:wh", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -494,7 +471,7 @@ int ctl_main(int argc, char **argv)
                         o.json = true;
                         break;
                 case 't':
-                        if (!timeout_parse(optarg, &o.timeout_s))
+                        if (!parse_timeout(optarg, &o.timeout_s))
                                 return fail_usage("the timeout is 1 to 3600 seconds, not", optarg);
                         break;
                 case 'i':
@@ -507,18 +484,18 @@ int ctl_main(int argc, char **argv)
                         o.report.output = optarg;
                         break;
                 case 'd':
-                        if (!duration_parse(optarg, &o.duration_ms))
+                        if (!parse_duration(optarg, &o.duration_ms))
                                 return fail_usage(
                                         "a duration is up to an hour, as 500ms, 10s or 5m, not",
                                         optarg);
                         break;
                 case OPTION_MIN:
-                        if (!percent_parse(optarg, &o.report.min_percent))
+                        if (!parse_percent(optarg, &o.report.min_percent))
                                 return fail_usage(
                                         "the least share is 0 to 100 percent, not", optarg);
                         break;
                 case OPTION_DEPTH:
-                        if (!depth_parse(optarg, &o.report.depth))
+                        if (!parse_depth(optarg, &o.report.depth))
                                 return fail_usage("the depth is a number of frames, not", optarg);
                         break;
                 case 'h':
@@ -526,6 +503,10 @@ int ctl_main(int argc, char **argv)
                         break;
                 case OPTION_VERSION:
                         verb = verb_find("version");
+                        break;
+                case TASK_OPTIONS:
+                        if (!task_option(&o.task, c, optarg))
+                                return CTL_EXIT_USAGE;
                         break;
                 default:
                         /* getopt has said what is wrong. */
@@ -536,11 +517,12 @@ int ctl_main(int argc, char **argv)
                 verb = verb_find(optind < argc ? argv[optind] : "status");
                 if (!verb)
                         return fail_usage("there is no verb", argv[optind]);
-                if (optind < argc && verb->argument)
-                        o.report.selection = argv[++optind];
+                for (unsigned i = 0; optind + 1 < argc && i < verb->n_arguments; i++)
+                        o.arguments[i] = argv[++optind];
+                o.report.selection = o.arguments[0];
                 if (optind + 1 < argc)
-                        return fail_usage(verb->argument ? "one argument only, not also"
-                                                         : "one verb only, not also",
+                        return fail_usage(verb->n_arguments ? "one argument only, not also"
+                                                            : "one verb only, not also",
                                 argv[optind + 1]);
         }
         return verb->run(&o, verb);

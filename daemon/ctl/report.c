@@ -34,14 +34,6 @@ static void bytes_free(Bytes *b)
         free(b->p);
 }
 
-/* The results that the daemon keeps will come from here, over the control socket. */
-static int fetch(Bytes *ret)
-{
-        fputs("swprofctl: no local backend: swprofd keeps no results; read a file with --input\n",
-                stderr);
-        return CTL_EXIT_FAILED;
-}
-
 static int fail_input(const char *path, const char *what)
 {
         fprintf(stderr, "swprofctl: %s: %s\n", path, what);
@@ -86,7 +78,8 @@ int report_save(const void *profile, size_t n, const char *path)
 }
 
 /* *ret_analysis is of the chosen segments, of which there is one at least. */
-static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis **ret_analysis)
+static int open_analysis(
+        const ReportOptions *o, bool bare, Profile **ret_profile, Analysis **ret_analysis)
 {
         _cleanup_(bytes_free) Bytes bytes = {0};
         _cleanup_(profile_freep) Profile *p = NULL;
@@ -97,7 +90,8 @@ static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis
         if (o->recorded) {
                 r = profile_read(&p, o->recorded, o->n_recorded);
         } else {
-                r = o->input ? load(o->input, &bytes) : fetch(&bytes);
+                r = o->input ? load(o->input, &bytes)
+                             : o->fetch(o->options, bare, bare, &bytes.p, &bytes.n);
                 if (r)
                         return r;
                 r = profile_read(&p, bytes.p, bytes.n);
@@ -130,6 +124,12 @@ static uint64_t lost_samples(const ProfileSegment *s)
         return n;
 }
 
+/* Where they are left out, their number is told. */
+static uint64_t n_samples(const ProfileSegment *s)
+{
+        return s->n_samples > 0 ? s->n_samples : s->message->samples;
+}
+
 static struct json_object *json_count(uint64_t v)
 {
         return check_memory(json_object_new_uint64(v));
@@ -154,7 +154,7 @@ static struct json_object *segment_json(const Profile *p, const ProfileSegment *
         json_add(object, "run_queue_ns", json_count(m->run_queue_ns));
         json_add(object, "blocked_ns", json_count(m->blocked_ns));
         json_add(object, "period_us", json_count(m->period_us));
-        json_add(object, "samples", json_count(s->n_samples));
+        json_add(object, "samples", json_count(n_samples(s)));
         json_add(object, "duplicate_samples", json_count(s->n_duplicates));
         for (size_t i = 0; i < m->n_losses; i++)
                 if (json_object_object_add(losses, p->message->strings[m->losses[i]->cause],
@@ -206,13 +206,16 @@ static char *segments_text(const Analysis *a)
                 table_add(t, "%s", m->segment);
                 table_add(t, "%s", s->endpoint);
                 table_add(t, "%s", s->instance);
-                table_add(t, "%s (%d)", s->thread, (int)m->tid);
+                if (s->thread[0])
+                        table_add(t, "%s (%d)", s->thread, (int)m->tid);
+                else
+                        table_add(t, "%d", (int)m->tid);
                 table_take(t, text_time(m->start_wall_ms));
                 table_take(t, ns_text(m->duration_ns));
                 table_take(t, known ? ns_text(m->on_cpu_ns) : text_format("-"));
                 table_take(t, known ? ns_text(m->run_queue_ns) : text_format("-"));
                 table_take(t, known ? ns_text(m->blocked_ns) : text_format("-"));
-                table_add(t, "%zu", s->n_samples);
+                table_add(t, "%" PRIu64, n_samples(s));
                 table_add(t, "%" PRIu64, lost_samples(s));
         }
         table_print(t, f, output_wants_colour());
@@ -227,7 +230,7 @@ int report_segments(const ReportOptions *o, bool json)
         struct json_object *object;
         int r;
 
-        r = open_analysis(o, &p, &a);
+        r = open_analysis(o, true, &p, &a);
         if (r)
                 return r;
         if (!json)
@@ -312,7 +315,7 @@ int report_tree(const ReportOptions *o, bool json)
         };
         int r;
 
-        r = open_analysis(o, &p, &a);
+        r = open_analysis(o, false, &p, &a);
         if (r)
                 return r;
         return output_take(json ? json_take_text(report_json(a, &view)) : report_text(a, &view));
@@ -370,7 +373,7 @@ int report_export(const ReportOptions *o)
                                 stderr);
                         return CTL_EXIT_USAGE;
                 }
-                r = open_analysis(o, &p, &a);
+                r = open_analysis(o, false, &p, &a);
                 return r ?: write_file(a, formats[i].write, o->output);
         }
         fprintf(stderr, "swprofctl: export needs --format: html, folded, speedscope or pprof\n");

@@ -218,6 +218,10 @@ static bool may_ask(const ControlPeer *peer, const Request *request)
 {
         if (peer->trusted)
                 return true;
+        /* They are shown what is theirs. */
+        if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB_RESULTS ||
+                request->verb_case == SWPROF__CONTROL__REQUEST__VERB_LOCAL_TASKS)
+                return true;
         return request->verb_case == SWPROF__CONTROL__REQUEST__VERB_OBSERVE &&
                owner_of(request->observe->pid, peer->uid) == OWNER_SELF;
 }
@@ -255,6 +259,18 @@ static void on_request(void *userdata, ControlCall *call, const Request *request
         case SWPROF__CONTROL__REQUEST__VERB_OBSERVE:
                 observe(userdata, call, request->observe);
                 break;
+        case SWPROF__CONTROL__REQUEST__VERB_TASK_START:
+                manager_task_start(userdata, call, request);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_TASK_STOP:
+                manager_task_stop(userdata, call, request);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_LOCAL_TASKS:
+                manager_local_tasks(userdata, call);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_RESULTS:
+                manager_results(userdata, call, request);
+                break;
         default:
                 control_call_fail(call,
                         "this swprofd does not know that request: is swprofctl newer?", false);
@@ -266,6 +282,8 @@ static void on_hurry(void *userdata, ControlCall *call, bool gone)
         Manager *m = userdata;
         Observer *o, *tmp;
 
+        if (gone)
+                manager_results_forget(m, call);
         list_for_each_safe (o, tmp, &m->observers.observers, link) {
                 if (o->caller != call)
                         continue;

@@ -11,13 +11,11 @@
 
 #include "core/counter.h"
 #include "store/op.h"
+#include "store/store-private.h"
 #include "store/store.h"
 #include "util/error.h"
 #include "util/log.h"
 #include "util/mailbox.h"
-
-#define FILE_NAME   "swprofd.db"
-#define BROKEN_NAME "swprofd.db.broken"
 
 /* Pieces of work that wait for the thread. */
 #define WAITING_MAX 4096
@@ -31,9 +29,12 @@
 DEFINE_CLEANUP(Mailbox *, mailbox_free)
 
 struct Store {
+        const StoreKind *kind;
         char *path;
-        uint64_t max_bytes;
+        uint64_t max_bytes, max_age_ms;
+        bool in_memory; /* the database is, for want of a file */
         Keep keep;
+        Results results;
         Database *database; /* NULL: all in memory. The thread's, once that runs. */
         Mailbox *ops;       /* of Op *, to the thread; NULL in it: the end */
         Mailbox *answers;   /* of Op * */
@@ -72,7 +73,7 @@ StoreStatus store_status(Store *s)
 {
         StoreStatus status = {
                 .path = s->path,
-                .state = !s->database                          ? "memory"
+                .state = !s->database || s->in_memory          ? "memory"
                          : atomic_load(&s->retry_mono_ns) == 0 ? "ready"
                                                                : "failing",
                 .bytes = atomic_load(&s->bytes),
@@ -135,7 +136,7 @@ static void store_sweep(Store *s)
         s->swept_mono_ns = now_ns;
         if (database_begin(s->database, false) != 0)
                 return;
-        if (database_sweep(s->database, (int64_t)(wall_now_ns() / NS_PER_MS)) == 0)
+        if (s->kind->sweep(s, s->database, (int64_t)(wall_now_ns() / NS_PER_MS)) == 0)
                 (void)database_commit(s->database); /* the next time will do */
         else
                 database_rollback(s->database);
@@ -185,8 +186,7 @@ int store_start(Store *s)
 
 /* ---- work for it ---- */
 
-/* Takes the op over. Return: 0, -EBUSY. */
-static int store_push(Store *s, Op *op)
+int store_push(Store *s, Op *op)
 {
         int r = -EBUSY;
 
@@ -198,7 +198,17 @@ static int store_push(Store *s, Op *op)
         return error_origin(r);
 }
 
-static bool keep_works(void *userdata)
+uint64_t store_max_age_ms(const Store *s)
+{
+        return s->max_age_ms;
+}
+
+Database *store_database(Store *s)
+{
+        return s->database;
+}
+
+bool store_works(void *userdata)
 {
         Store *s = userdata;
 
@@ -286,7 +296,7 @@ void store_dispatch(Store *s)
 /* ---- its beginning and end ---- */
 
 /* The log of a database that is put aside goes along: it may hold what the file lacks. */
-static bool store_put_aside(const char *dir, const char *path)
+static bool store_put_aside(const char *path)
 {
         static const char *const suffixes[] = {"", "-wal", "-shm"};
         char from[4200], to[4200];
@@ -294,11 +304,26 @@ static bool store_put_aside(const char *dir, const char *path)
 
         for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
                 snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
-                snprintf(to, sizeof(to), "%s/" BROKEN_NAME "%s", dir, suffixes[i]);
+                snprintf(to, sizeof(to), "%s.broken%s", path, suffixes[i]);
                 if (rename(from, to) < 0 && errno != ENOENT)
                         moved = false;
         }
         return moved;
+}
+
+/* What cannot be on disk is in memory, less of it. Return: 0, -ENOMEM. */
+static int store_open_memory(Store *s)
+{
+        _cleanup_(freep) char *error = NULL;
+        int r;
+
+        if (s->max_bytes > s->kind->max_memory_bytes)
+                s->max_bytes = s->kind->max_memory_bytes;
+        r = database_open(&s->database, s->kind->schema, ":memory:", s->max_bytes, &error);
+        if (r)
+                return r < 0 ? error_trace(r) : error_origin(-ENOMEM);
+        s->in_memory = true;
+        return 0;
 }
 
 static int store_open(Store *s, const char *dir)
@@ -309,15 +334,15 @@ static int store_open(Store *s, const char *dir)
         /* systemd makes it. */
         if (mkdir(dir, 0700) < 0 && errno != EEXIST)
                 log_debug("%s: %s", dir, strerror(errno));
-        r = database_open(&s->database, s->path, s->max_bytes, &error);
+        r = database_open(&s->database, s->kind->schema, s->path, s->max_bytes, &error);
         if (r < 0)
                 return error_trace(r);
-        if (r == DATABASE_E_BROKEN && store_put_aside(dir, s->path)) {
-                log_error("%s was of no use: %s. It is " BROKEN_NAME " now, and a new one is begun",
-                        s->path, error ? error : "out of memory");
+        if (r == DATABASE_E_BROKEN && store_put_aside(s->path)) {
+                log_error("%s was of no use: %s. It is %s.broken now, and a new one is begun",
+                        s->path, error ? error : "out of memory", s->kind->file_name);
                 snprintf(s->error, sizeof(s->error), "begun anew: %s", error ? error : "");
                 free(TAKE_PTR(error));
-                r = database_open(&s->database, s->path, s->max_bytes, &error);
+                r = database_open(&s->database, s->kind->schema, s->path, s->max_bytes, &error);
                 if (r < 0)
                         return error_trace(r);
         }
@@ -328,10 +353,11 @@ static int store_open(Store *s, const char *dir)
         log_error("%s cannot be used, nothing is kept over a restart: %s", s->path,
                 error ? error : "out of memory");
         snprintf(s->error, sizeof(s->error), "%s", error ? error : "out of memory");
-        return 0;
+        return s->kind->max_memory_bytes > 0 ? error_trace(store_open_memory(s)) : 0;
 }
 
-int store_new(Store **ret, const char *dir, uint64_t max_bytes)
+int store_new_kind(Store **ret, const StoreKind *kind, const char *dir, uint64_t max_bytes,
+        uint64_t max_age_ms)
 {
         _cleanup_(store_freep) Store *s = calloc(1, sizeof(*s));
         int r;
@@ -339,9 +365,11 @@ int store_new(Store **ret, const char *dir, uint64_t max_bytes)
         if (!s)
                 return error_origin(-ENOMEM);
         pthread_mutex_init(&s->lock, NULL);
+        s->kind = kind;
         s->max_bytes = max_bytes;
+        s->max_age_ms = max_age_ms;
         s->swept_mono_ns = mono_now_ns();
-        if (asprintf(&s->path, "%s/" FILE_NAME, dir) < 0) {
+        if (asprintf(&s->path, "%s/%s", dir, kind->file_name) < 0) {
                 s->path = NULL;
                 return error_origin(-ENOMEM);
         }
@@ -355,13 +383,46 @@ int store_new(Store **ret, const char *dir, uint64_t max_bytes)
         s->keep = (Keep){
                 .userdata = s,
                 .last_id = s->database ? database_last_id(s->database) : 0,
-                .works = keep_works,
+                .works = store_works,
                 .record = keep_record,
                 .load = keep_load,
                 .task_reported = keep_task_reported,
         };
+        s->results = (Results){
+                .userdata = s,
+                .last_id = s->keep.last_id,
+                .works = store_works,
+                .record = store_record_results,
+        };
         *ret = TAKE_PTR(s);
         return 0;
+}
+
+const Results *store_results(Store *s)
+{
+        return &s->results;
+}
+
+static int spool_sweep(const Store *s, Database *d, int64_t now_wall_ms)
+{
+        return database_sweep(d, now_wall_ms);
+}
+
+static const StoreKind spool = {
+        .file_name = "swprofd.db",
+        .schema = &database_spool,
+        .sweep = spool_sweep,
+};
+
+int store_new(Store **ret, const char *dir, uint64_t max_bytes)
+{
+        return store_new_kind(ret, &spool, dir, max_bytes, 0);
+}
+
+void store_log_restore(const Store *s)
+{
+        log_error("%s: not all that a former swprofd has left can be read: %s", s->path,
+                database_error(s->database));
 }
 
 void store_restore(Store *s, const StoreRestore *restore, void *userdata, Now now)
@@ -383,8 +444,7 @@ void store_restore(Store *s, const StoreRestore *restore, void *userdata, Now no
         if (r == 0)
                 r = database_segments(s->database, restore->segment, userdata);
         if (r != 0)
-                log_error("%s: not all that a former swprofd has left can be read: %s", s->path,
-                        database_error(s->database));
+                store_log_restore(s);
 }
 
 Store *store_free(Store *s)

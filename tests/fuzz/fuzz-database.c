@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (fd < 0 || write(fd, data, size) != (ssize_t)size)
                 abort();
         close(fd);
-        r = database_open(&d, path, 1 << 20, &error);
+        r = database_open(&d, &database_spool, path, 1 << 20, &error);
         if ((r == 0) != (d != NULL) || (r > 0) != (error != NULL))
                 abort();
         if (d)

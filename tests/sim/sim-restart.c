@@ -565,8 +565,8 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool wa
                 session_segment_done(w.session, report);
 }
 
-static void on_task_finished(
-        void *userdata, const char *service, const char *instance, const char *task_id)
+static void on_task_finished(void *userdata, const TaskSource *source, const char *service,
+        const char *instance, const char *task_id)
 {
         disk_push(op_new_task_end(service, instance, task_id, KEPT_TASK_OVER, world_now().wall_ms));
         session_task_finished(w.session, service, instance, task_id);
@@ -790,7 +790,7 @@ static void world_begin(uint64_t seed)
         }
         snprintf(w.path, sizeof(w.path), "/tmp/sim-restart.XXXXXX");
         close(mkstemp(w.path));
-        cr_assert_eq(database_open(&w.database, w.path, 64 << 20, &error), 0);
+        cr_assert_eq(database_open(&w.database, &database_spool, w.path, 64 << 20, &error), 0);
         daemon_start();
 }
 
