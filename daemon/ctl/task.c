@@ -22,7 +22,7 @@
 /* How often the daemon is asked by --wait. */
 #define POLL_MS 500
 /* What a task that is over may still get is waited for so long. */
-#define SETTLE_POLLS 6
+#define SETTLE_POLLS 4
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;

@@ -65,8 +65,10 @@ static void record_answer(void *data, bool failed)
 {
         Record *record = data;
 
-        if (!failed)
+        if (!failed) {
+                counter_add(COUNTER_SNAPSHOTS_RECORDED, record->batch->n_snapshots);
                 counter_add(COUNTER_RESULTS_REMOVED, record->n_removed);
+        }
         record->done(record->userdata, TAKE_PTR(record->batch), failed);
 }
 
