@@ -32,7 +32,7 @@ struct TaskSource {
 
         /* Does what is due, which next_mono_ns tells of; UINT64_MAX: nothing. */
         void (*step)(void *userdata, Now now);
-        uint64_t (*next_mono_ns)(const void *userdata);
+        uint64_t (*next_mono_ns)(const void *userdata, Now now);
         /* At the end: all that there is leaves at once. */
         void (*flush)(void *userdata, Now now);
         /* Nothing is left, nothing under way. */

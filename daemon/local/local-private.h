@@ -29,8 +29,8 @@ typedef struct Sink {
         ResultBatch *filling; /* NULL: nothing */
         ResultBatch *waiting; /* is to be handed over, or again */
         size_t n_under_way;   /* snapshots of the batch that was handed over */
-        bool under_way;
-        uint64_t due_mono_ns; /* of what is there; UINT64_MAX: nothing is */
+        bool under_way, failed;
+        uint64_t due_mono_ns; /* of what is there; UINT64_MAX: to be set at the next step */
 } Sink;
 
 struct Local {
@@ -43,14 +43,17 @@ struct Local {
 };
 
 void sink_init(Sink *s, const Results *results);
-/* Hands over what it has. */
+/* Hands over what it has, and forgets what cannot be. */
 void sink_deinit(Sink *s);
-bool sink_snapshot(Sink *s, const Snapshot *snapshot, Now now);
-void sink_segment_done(Sink *s, const SegmentReport *report, Now now);
-void sink_task(Sink *s, const ResultTask *task, Now now);
+bool sink_snapshot(Sink *s, const Snapshot *snapshot);
+void sink_segment_done(Sink *s, const SegmentReport *report);
+void sink_task(Sink *s, const ResultTask *task);
 /* One that a former daemon has left. Return: 0, -ENOMEM. */
 int sink_restore_segment(Sink *s, const ResultSegment *segment);
 void sink_step(Sink *s, Now now);
-void sink_flush(Sink *s, Now now);
+/* When it has something to do; UINT64_MAX: never. */
+uint64_t sink_next_mono_ns(const Sink *s);
+/* Hands over what it has, unless something is under way. */
+void sink_flush(Sink *s);
 bool sink_idle(const Sink *s);
 size_t sink_n_pending(const Sink *s);

@@ -196,11 +196,11 @@ int local_task_start(Local *l, const LocalTaskSpec *spec, char *ret_id, char **r
                 return error_origin(-ENOMEM);
         l->last_number = task.number;
         log_info("task %s for service %s: '%s'", t->id, t->task.service, t->task.endpoint);
-        sink_task(&l->sink, &t->task, now);
+        sink_task(&l->sink, &t->task);
         for (Instance *i = core_instance_first(l->core); i; i = core_instance_next(l->core, i))
                 local_offer(l, t, i, now);
         /* Whoever asks for it now shall find it. */
-        sink_step(&l->sink, now);
+        sink_flush(&l->sink);
         strcpy(ret_id, t->id);
         return 0;
 }
@@ -211,7 +211,7 @@ static void local_end(Local *l, LocalTask *t, Now now)
 {
         if (t->task.end_wall_ms > now.wall_ms) {
                 t->task.end_wall_ms = now.wall_ms;
-                sink_task(&l->sink, &t->task, now);
+                sink_task(&l->sink, &t->task);
                 /* No instance may have come for it. */
                 (void)core_task_stop(l->core, t->id, now);
         }
@@ -226,7 +226,7 @@ int local_task_stop(Local *l, const char *id, char **ret_error, Now now)
 
         if (t) {
                 local_end(l, t, now);
-                sink_step(&l->sink, now);
+                sink_flush(&l->sink);
                 return 0;
         }
         if (number > 0 && number <= l->last_number)
@@ -255,7 +255,7 @@ static bool source_snapshot(void *userdata, const Snapshot *snapshot)
 {
         Local *l = userdata;
 
-        return sink_snapshot(&l->sink, snapshot, now_get());
+        return sink_snapshot(&l->sink, snapshot);
 }
 
 static void source_segment_done(void *userdata, const SegmentReport *report, bool trace_wanted)
@@ -263,7 +263,7 @@ static void source_segment_done(void *userdata, const SegmentReport *report, boo
         Local *l = userdata;
         LocalTask *t = local_find(l, result_task_number(report->task_id));
 
-        sink_segment_done(&l->sink, report, now_get());
+        sink_segment_done(&l->sink, report);
         if (t)
                 t->n_done++;
 }
@@ -279,15 +279,12 @@ static void source_step(void *userdata, Now now)
         sink_step(&l->sink, now);
 }
 
-static uint64_t source_next_mono_ns(const void *userdata)
+static uint64_t source_next_mono_ns(const void *userdata, Now now)
 {
         const Local *l = userdata;
-        uint64_t due = l->sink.under_way ? UINT64_MAX : l->sink.due_mono_ns;
-        Now now = now_get();
+        uint64_t due = sink_next_mono_ns(&l->sink);
         LocalTask *t;
 
-        if (!l->sink.under_way && due == UINT64_MAX && !sink_idle(&l->sink))
-                due = now.mono_ns;
         list_for_each (t, &l->tasks, link) {
                 int64_t left_ms = is_due(t, now) ? 0 : t->task.end_wall_ms - now.wall_ms;
                 /* The wall clock may step. */
@@ -303,7 +300,7 @@ static void source_flush(void *userdata, Now now)
 {
         Local *l = userdata;
 
-        sink_flush(&l->sink, now);
+        sink_flush(&l->sink);
 }
 
 static bool source_idle(const void *userdata)

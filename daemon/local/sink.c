@@ -79,12 +79,10 @@ size_t sink_n_pending(const Sink *s)
 }
 
 /* The batch for what comes now. NULL: no memory. */
-static ResultBatch *sink_batch(Sink *s, Now now)
+static ResultBatch *sink_batch(Sink *s)
 {
         if (!s->filling)
                 s->filling = result_batch_new();
-        if (s->filling && s->due_mono_ns > now.mono_ns + GATHER_NS)
-                s->due_mono_ns = now.mono_ns + GATHER_NS;
         return s->filling;
 }
 
@@ -124,9 +122,9 @@ static LocalSegment *sink_add_segment(Sink *s, ResultBatch *b, const Snapshot *s
         return segment;
 }
 
-bool sink_snapshot(Sink *s, const Snapshot *snapshot, Now now)
+bool sink_snapshot(Sink *s, const Snapshot *snapshot)
 {
-        ResultBatch *b = sink_n_pending(s) < PENDING_MAX ? sink_batch(s, now) : NULL;
+        ResultBatch *b = sink_n_pending(s) < PENDING_MAX ? sink_batch(s) : NULL;
         ResultSnapshot kept = {
                 .sequence = snapshot->sequence,
                 .state = snapshot->state,
@@ -147,11 +145,11 @@ bool sink_snapshot(Sink *s, const Snapshot *snapshot, Now now)
         return false;
 }
 
-void sink_segment_done(Sink *s, const SegmentReport *report, Now now)
+void sink_segment_done(Sink *s, const SegmentReport *report)
 {
         LocalSegment *segment =
                 segment_find(s, result_task_number(report->task_id), report->segment_id);
-        ResultBatch *b = sink_batch(s, now);
+        ResultBatch *b = sink_batch(s);
         ResultSegment done;
 
         if (!segment)
@@ -169,15 +167,12 @@ void sink_segment_done(Sink *s, const SegmentReport *report, Now now)
         segment_forget(s, segment);
 }
 
-void sink_task(Sink *s, const ResultTask *task, Now now)
+void sink_task(Sink *s, const ResultTask *task)
 {
-        ResultBatch *b = sink_batch(s, now);
+        ResultBatch *b = sink_batch(s);
 
         if (!b || result_batch_add_task(b, task) < 0)
                 lose("a task");
-        /* Someone waits for it. */
-        else
-                s->due_mono_ns = now.mono_ns;
 }
 
 int sink_restore_segment(Sink *s, const ResultSegment *segment)
@@ -193,52 +188,29 @@ static void sink_recorded(void *userdata, ResultBatch *batch, bool failed)
 
         s->under_way = false;
         s->n_under_way = 0;
-        if (failed) {
+        s->failed = failed;
+        s->due_mono_ns = UINT64_MAX;
+        if (failed)
                 s->waiting = batch;
-                s->due_mono_ns = mono_now_ns() + RETRY_NS;
-                return;
-        }
-        result_batch_free(batch);
+        else
+                result_batch_free(batch);
 }
 
-static void sink_hand_over(Sink *s, Now now)
+static void sink_hand_over(Sink *s)
 {
         size_t n;
 
         if (!s->waiting)
                 s->waiting = TAKE_PTR(s->filling);
-        s->due_mono_ns = UINT64_MAX;
-        if (!s->waiting)
-                return;
         n = s->waiting->n_snapshots;
-        if (s->results->record(s->results->userdata, s->waiting, sink_recorded, s) < 0) {
-                s->due_mono_ns = now.mono_ns + RETRY_NS;
+        s->due_mono_ns = UINT64_MAX;
+        s->failed = !s->results->works(s->results->userdata) ||
+                    s->results->record(s->results->userdata, s->waiting, sink_recorded, s) < 0;
+        if (s->failed)
                 return;
-        }
         s->waiting = NULL;
         s->under_way = true;
         s->n_under_way = n;
-}
-
-void sink_step(Sink *s, Now now)
-{
-        if (s->under_way)
-                return;
-        /* What came while a batch was under way. */
-        if ((s->filling || s->waiting) && s->due_mono_ns == UINT64_MAX)
-                s->due_mono_ns = now.mono_ns + GATHER_NS;
-        if (s->due_mono_ns > now.mono_ns)
-                return;
-        if (s->results->works(s->results->userdata))
-                sink_hand_over(s, now);
-        else
-                s->due_mono_ns = now.mono_ns + RETRY_NS;
-}
-
-void sink_flush(Sink *s, Now now)
-{
-        s->due_mono_ns = now.mono_ns;
-        sink_step(s, now);
 }
 
 bool sink_idle(const Sink *s)
@@ -246,14 +218,34 @@ bool sink_idle(const Sink *s)
         return !s->under_way && !s->filling && !s->waiting;
 }
 
+uint64_t sink_next_mono_ns(const Sink *s)
+{
+        if (s->under_way || sink_idle(s))
+                return UINT64_MAX;
+        return s->due_mono_ns == UINT64_MAX ? 0 : s->due_mono_ns;
+}
+
+void sink_step(Sink *s, Now now)
+{
+        if (s->under_way || sink_idle(s))
+                return;
+        if (s->due_mono_ns == UINT64_MAX)
+                s->due_mono_ns = now.mono_ns + (s->failed ? RETRY_NS : GATHER_NS);
+        if (s->due_mono_ns <= now.mono_ns)
+                sink_hand_over(s);
+}
+
+void sink_flush(Sink *s)
+{
+        if (!s->under_way && !sink_idle(s))
+                sink_hand_over(s);
+}
+
 void sink_deinit(Sink *s)
 {
         /* The last words: the answers are not waited for. */
-        while (s->waiting || s->filling) {
-                sink_hand_over(s, now_get());
-                if (s->waiting)
-                        break;
-        }
+        for (int i = 0; i < 2 && (s->waiting || s->filling) && !s->failed; i++)
+                sink_hand_over(s);
         result_batch_free(s->waiting);
         result_batch_free(s->filling);
         for (size_t i = 0; i < s->segments.n_buckets; i++)

@@ -80,7 +80,7 @@ int manager_start_backends(Manager *m);
 void sources_instance_added(Sources *s, Instance *i, Now now);
 void sources_instance_removed(Sources *s, Instance *i);
 void sources_step(Sources *s, Now now);
-uint64_t sources_next_mono_ns(const Sources *s);
+uint64_t sources_next_mono_ns(const Sources *s, Now now);
 void sources_flush(Sources *s, Now now);
 bool sources_idle(const Sources *s);
 

@@ -239,7 +239,7 @@ static int on_post(sd_event_source *source, void *userdata)
                         return error_trace(r);
         }
         next = min_ns(core_next_mono_ns(m->core, now), observers_next_mono_ns(&m->observers));
-        next = min_ns(next, sources_next_mono_ns(&m->sources));
+        next = min_ns(next, sources_next_mono_ns(&m->sources, now));
         if (m->watchdog_ns)
                 next = min_ns(next, m->next_watchdog_mono_ns);
         if (!list_empty(&m->deferred) || stack_table_waits(m->stacks))

@@ -72,12 +72,12 @@ void sources_step(Sources *s, Now now)
                 s->list[k]->step(s->list[k]->userdata, now);
 }
 
-uint64_t sources_next_mono_ns(const Sources *s)
+uint64_t sources_next_mono_ns(const Sources *s, Now now)
 {
         uint64_t next = UINT64_MAX;
 
         for (size_t k = 0; k < s->n; k++) {
-                uint64_t due = s->list[k]->next_mono_ns(s->list[k]->userdata);
+                uint64_t due = s->list[k]->next_mono_ns(s->list[k]->userdata, now);
 
                 next = due < next ? due : next;
         }

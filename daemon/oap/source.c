@@ -33,7 +33,7 @@ static void source_step(void *userdata, Now now)
         session_step(userdata, now);
 }
 
-static uint64_t source_next_mono_ns(const void *userdata)
+static uint64_t source_next_mono_ns(const void *userdata, Now now)
 {
         return session_next_mono_ns(userdata);
 }
