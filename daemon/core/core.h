@@ -81,7 +81,7 @@ typedef struct Snapshot {
         ThreadState state;
         int64_t start_wall_ms; /* of its segment */
         pid_t pid, tid;        /* that carried the segment first; tid 0: none did */
-        uid_t uid;             /* the client's */
+        uid_t uid;             /* who may see it, beside root; -1: nobody */
 } Snapshot;
 
 /* Where the time of a segment's thread went while it was sampled, by the scheduler's own
@@ -299,7 +299,7 @@ int core_restore_segment(Core *c, Instance *i, const RestoredSegment *segment);
 typedef struct SpanStartEvent {
         const char *segment_id, *operation, *trace_id;
         pid_t pid, tid; /* tid 0: on no thread for now */
-        uid_t uid;
+        uid_t uid;      /* who may see what it did, beside root; -1: nobody */
         uint64_t start_mono_ns;
 } SpanStartEvent;
 

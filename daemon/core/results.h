@@ -27,8 +27,9 @@ typedef struct ResultSegment {
         uint64_t id;   /* from results->last_id on; never reused */
         uint64_t task; /* its number */
         char *instance, *segment_id, *operation;
-        uid_t uid; /* whose program it is */
+        uid_t uid; /* who may see it, beside root; -1: nobody */
         pid_t pid, tid;
+        char thread[16]; /* its name, as the kernel cuts it */
         int64_t start_wall_ms;
         /* The rest is known when it is done. */
         bool done, error;

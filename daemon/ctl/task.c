@@ -142,16 +142,18 @@ static const LocalTask *find(const Reply *reply, const char *id)
         return NULL;
 }
 
+/* One line, of no more columns than there are. */
 static void show_progress(const LocalTask *t)
 {
-        _cleanup_(freep) char *left = NULL;
+        _cleanup_(freep) char *left = NULL, *line = NULL;
+        unsigned width = output_width();
 
         if (!isatty(STDERR_FILENO))
                 return;
         left = text_duration(t->remaining_ms > 0 ? (uint64_t)t->remaining_ms : 0);
-        fprintf(stderr,
-                "\r\033[K%s: %" PRIu64 " of %" PRIu32 " requests, %" PRIu64 " samples, %s left",
-                t->id, t->done_segments, t->max_sampling_count, t->snapshots, left);
+        line = text_format("%" PRIu64 " of %" PRIu32 " requests, %" PRIu64 " samples, %s left",
+                t->done_segments, t->max_sampling_count, t->snapshots, left);
+        fprintf(stderr, "\r\033[K%.*s", width > 1 ? (int)width - 1 : 79, line);
         fflush(stderr);
 }
 

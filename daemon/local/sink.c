@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,22 @@ static void lose(const char *what)
 
 /* ---- what is to be kept ---- */
 
+/* Empty: it has ended. */
+static void read_thread_name(pid_t pid, pid_t tid, char *ret, size_t size)
+{
+        char path[64];
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+        f = fopen(path, "re");
+        if (!f)
+                return;
+        if (!fgets(ret, (int)size, f))
+                ret[0] = '\0';
+        ret[strcspn(ret, "\n")] = '\0';
+        fclose(f);
+}
+
 static LocalSegment *sink_add_segment(Sink *s, ResultBatch *b, const Snapshot *snapshot)
 {
         ResultSegment new = {
@@ -109,6 +126,7 @@ static LocalSegment *sink_add_segment(Sink *s, ResultBatch *b, const Snapshot *s
         };
         LocalSegment *segment;
 
+        read_thread_name(new.pid, new.tid, new.thread, sizeof(new.thread));
         if (new.start_wall_ms > snapshot->time_wall_ms)
                 new.start_wall_ms = snapshot->time_wall_ms;
         segment = segment_new(s, &new);

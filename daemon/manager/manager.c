@@ -543,8 +543,9 @@ int manager_run(Manager *m)
 {
         int r;
 
-        log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s", m->config.span_socket,
-                m->config.oap_servers[0] ? m->config.oap_servers : "not configured");
+        log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s%s",
+                m->config.span_socket, m->session ? m->config.oap_servers : "none",
+                m->local ? ", tasks of swprofctl" : "");
         /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
          * sampled from when its word is read. */
         realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE, SHARE_NS);

@@ -288,6 +288,8 @@ static int fill_segment(Writer *w, ProfileSegment *s, const ResultSegmentRow *ro
         if (e == 0)
                 e = string_index(w, r->operation[0] ? r->operation : task->endpoint, &s->endpoint);
         if (e == 0)
+                e = string_index(w, r->thread, &s->thread);
+        if (e == 0)
                 e = add_loss(w, s, "no stack", r->losses.no_stack);
         if (e == 0)
                 e = add_loss(w, s, "too many held", r->losses.over);

@@ -18,7 +18,7 @@ static const char tables[] =
         " start_wall_ms INTEGER NOT NULL, done INTEGER NOT NULL, error INTEGER NOT NULL,"
         " duration_ms INTEGER NOT NULL, on_cpu_ns INTEGER NOT NULL, run_queue_ns INTEGER NOT NULL,"
         " blocked_ns INTEGER NOT NULL, lost_no_stack INTEGER NOT NULL, lost_over INTEGER NOT NULL,"
-        " lost_not_taken INTEGER NOT NULL) STRICT;"
+        " lost_not_taken INTEGER NOT NULL, thread TEXT NOT NULL) STRICT;"
         "CREATE INDEX segment_by_task ON segment (task);"
         "CREATE TABLE snapshot (segment INTEGER NOT NULL, sequence INTEGER NOT NULL,"
         " time_wall_ms INTEGER NOT NULL, state INTEGER NOT NULL, stack INTEGER NOT NULL,"
@@ -28,7 +28,7 @@ static const char *const texts[N_RESULT_STATEMENTS] = {
         COMMON_STATEMENTS,
         [PUT_RESULT_TASK] = "INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         [PUT_RESULT_SEGMENT] = "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
-                               " ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                               " ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         [ADD_RESULT_SNAPSHOT] = "INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)",
         [RESULT_TASKS] = "SELECT number, service, endpoint, threshold_ms, period_ms,"
                          " max_sampling_count, task.start_wall_ms, end_wall_ms, count(segment.id),"
@@ -44,7 +44,7 @@ static const char *const texts[N_RESULT_STATEMENTS] = {
                 " (SELECT time_wall_ms FROM snapshot WHERE segment = segment.id"
                 " ORDER BY sequence LIMIT 1),"
                 " (SELECT time_wall_ms FROM snapshot WHERE segment = segment.id"
-                " ORDER BY sequence DESC LIMIT 1)"
+                " ORDER BY sequence DESC LIMIT 1), thread"
                 " FROM segment WHERE ?1 IN (0, task) AND ifnull(?2, segment_id) = segment_id"
                 " AND ?3 IN (-1, uid) ORDER BY id",
         [RESULT_STACKS] = "SELECT text FROM stack WHERE id = ?1",
@@ -99,6 +99,7 @@ int database_put_result_segment(Database *d, const ResultSegment *r)
         sqlite3_bind_int64(s, 16, (int64_t)r->losses.no_stack);
         sqlite3_bind_int64(s, 17, (int64_t)r->losses.over);
         sqlite3_bind_int64(s, 18, (int64_t)r->losses.not_taken);
+        database_bind_text(s, 19, r->thread);
         if (database_run(d, PUT_RESULT_SEGMENT) != 0)
                 return DATABASE_E_FAILED;
         return database_note_id(d, r->id);
@@ -229,29 +230,33 @@ int database_result_segments(Database *d, uint64_t task, const char *segment_id,
         sqlite3_bind_int64(s, 1, (int64_t)task);
         database_bind_text(s, 2, segment_id);
         sqlite3_bind_int64(s, 3, uid);
-        while ((r = sqlite3_step(s)) == SQLITE_ROW)
-                each(userdata, &(ResultSegmentRow){
-                                       .segment = {.id = column_count(s, 0),
-                                               .task = column_count(s, 1),
-                                               .instance = (char *)database_column_text(s, 2),
-                                               .segment_id = (char *)database_column_text(s, 3),
-                                               .operation = (char *)database_column_text(s, 4),
-                                               .uid = column_u32(s, 5),
-                                               .pid = sqlite3_column_int(s, 6),
-                                               .tid = sqlite3_column_int(s, 7),
-                                               .start_wall_ms = column_wall_ms(s, 8),
-                                               .done = sqlite3_column_int(s, 9),
-                                               .error = sqlite3_column_int(s, 10),
-                                               .duration_ms = column_wall_ms(s, 11),
-                                               .times = {.on_cpu_ns = column_count(s, 12),
-                                                       .run_queue_ns = column_count(s, 13),
-                                                       .blocked_ns = column_count(s, 14)},
-                                               .losses = {.no_stack = column_count(s, 15),
-                                                       .over = column_count(s, 16),
-                                                       .not_taken = column_count(s, 17)}},
-                                       .n_snapshots = (int32_t)(column_u32(s, 18) & INT32_MAX),
-                                       .first_wall_ms = column_wall_ms(s, 19),
-                                       .last_wall_ms = column_wall_ms(s, 20)});
+        while ((r = sqlite3_step(s)) == SQLITE_ROW) {
+                ResultSegmentRow row = {.segment = {.id = column_count(s, 0),
+                                                .task = column_count(s, 1),
+                                                .instance = (char *)database_column_text(s, 2),
+                                                .segment_id = (char *)database_column_text(s, 3),
+                                                .operation = (char *)database_column_text(s, 4),
+                                                .uid = column_u32(s, 5),
+                                                .pid = sqlite3_column_int(s, 6),
+                                                .tid = sqlite3_column_int(s, 7),
+                                                .start_wall_ms = column_wall_ms(s, 8),
+                                                .done = sqlite3_column_int(s, 9),
+                                                .error = sqlite3_column_int(s, 10),
+                                                .duration_ms = column_wall_ms(s, 11),
+                                                .times = {.on_cpu_ns = column_count(s, 12),
+                                                        .run_queue_ns = column_count(s, 13),
+                                                        .blocked_ns = column_count(s, 14)},
+                                                .losses = {.no_stack = column_count(s, 15),
+                                                        .over = column_count(s, 16),
+                                                        .not_taken = column_count(s, 17)}},
+                        .n_snapshots = (int32_t)(column_u32(s, 18) & INT32_MAX),
+                        .first_wall_ms = column_wall_ms(s, 19),
+                        .last_wall_ms = column_wall_ms(s, 20)};
+
+                snprintf(row.segment.thread, sizeof(row.segment.thread), "%s",
+                        database_column_text(s, 21));
+                each(userdata, &row);
+        }
         r = database_iteration_end(d, s, r);
         sqlite3_clear_bindings(s);
         return r;
