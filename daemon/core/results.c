@@ -98,9 +98,16 @@ int result_batch_add_segment(ResultBatch *b, const ResultSegment *segment)
 
 int result_batch_add_snapshot(ResultBatch *b, const ResultSnapshot *snapshot)
 {
+        ResultSnapshot copy = *snapshot;
+
         if (array_reserve(&b->snapshots, b->n_snapshots, &b->snapshots_size, sizeof(*snapshot)) < 0)
                 return error_origin(-ENOMEM);
-        b->snapshots[b->n_snapshots++] = *snapshot;
-        stack_ref(snapshot->stack);
+        copy.stack_bytes = 0;
+        if (b->n_snapshots == 0 || b->snapshots[b->n_snapshots - 1].stack != copy.stack)
+                for (size_t i = 0; i < copy.stack->n_signatures; i++)
+                        copy.stack_bytes += (uint32_t)strlen(copy.stack->signatures[i]) + 1;
+        b->n_bytes += sizeof(copy) + copy.stack_bytes;
+        b->snapshots[b->n_snapshots++] = copy;
+        stack_ref(copy.stack);
         return 0;
 }

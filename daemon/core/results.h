@@ -43,7 +43,8 @@ typedef struct ResultSnapshot {
         int32_t sequence;
         ThreadState state;
         int64_t time_wall_ms;
-        Stack *stack; /* a reference; READY */
+        uint32_t stack_bytes; /* of its text; 0: the stack is that of the one before */
+        Stack *stack;         /* a reference; READY */
 } ResultSnapshot;
 
 /* Each of them is as it is now: what is there already is replaced. */
@@ -52,13 +53,14 @@ typedef struct ResultBatch {
         ResultSegment *segments;
         ResultSnapshot *snapshots;
         size_t n_tasks, n_segments, n_snapshots, tasks_size, segments_size, snapshots_size;
+        size_t n_bytes; /* of the snapshots, roughly */
 } ResultBatch;
 
 ResultBatch *result_batch_new(void);
 /* Main thread only, for the stacks. */
 ResultBatch *result_batch_free(ResultBatch *b);
 DEFINE_CLEANUP(ResultBatch *, result_batch_free)
-/* Copy what they are given. Return: 0, -ENOMEM. */
+/* Copy what they are given; the stack_bytes need not be set. Return: 0, -ENOMEM. */
 int result_batch_add_task(ResultBatch *b, const ResultTask *task);
 int result_batch_add_segment(ResultBatch *b, const ResultSegment *segment);
 int result_batch_add_snapshot(ResultBatch *b, const ResultSnapshot *snapshot);

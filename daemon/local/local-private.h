@@ -25,10 +25,10 @@ typedef struct LocalSegment {
 typedef struct Sink {
         const Results *results;
         uint64_t last_id;
-        HashTable segments;   /* LocalSegment.by_name */
-        ResultBatch *filling; /* NULL: nothing */
-        ResultBatch *waiting; /* is to be handed over, or again */
-        size_t n_under_way;   /* snapshots of the batch that was handed over */
+        HashTable segments;                  /* LocalSegment.by_name */
+        ResultBatch *filling;                /* NULL: nothing */
+        ResultBatch *waiting;                /* is to be handed over, or again */
+        size_t n_under_way, under_way_bytes; /* of the batch that was handed over */
         bool under_way, failed;
         uint64_t due_mono_ns; /* of what is there; UINT64_MAX: to be set at the next step */
 } Sink;

@@ -13,8 +13,8 @@
 #define GATHER_NS (300 * NS_PER_MS)
 /* What failed is tried again so much later. */
 #define RETRY_NS (1000 * NS_PER_MS)
-/* Snapshots that wait for the disk, at most: with their stacks some 10 MiB. */
-#define PENDING_MAX 100000
+/* What waits for the disk, at most, roughly. */
+#define PENDING_BYTES_MAX (16U << 20)
 
 static uint64_t name_hash(uint64_t task, const char *segment_id)
 {
@@ -77,6 +77,13 @@ size_t sink_n_pending(const Sink *s)
 {
         return s->n_under_way + (s->waiting ? s->waiting->n_snapshots : 0) +
                (s->filling ? s->filling->n_snapshots : 0);
+}
+
+static bool sink_has_room(const Sink *s)
+{
+        return s->under_way_bytes + (s->waiting ? s->waiting->n_bytes : 0) +
+                       (s->filling ? s->filling->n_bytes : 0) <
+               PENDING_BYTES_MAX;
 }
 
 /* The batch for what comes now. NULL: no memory. */
@@ -142,7 +149,7 @@ static LocalSegment *sink_add_segment(Sink *s, ResultBatch *b, const Snapshot *s
 
 bool sink_snapshot(Sink *s, const Snapshot *snapshot)
 {
-        ResultBatch *b = sink_n_pending(s) < PENDING_MAX ? sink_batch(s) : NULL;
+        ResultBatch *b = sink_has_room(s) ? sink_batch(s) : NULL;
         ResultSnapshot kept = {
                 .sequence = snapshot->sequence,
                 .state = snapshot->state,
@@ -205,7 +212,7 @@ static void sink_recorded(void *userdata, ResultBatch *batch, bool failed)
         Sink *s = userdata;
 
         s->under_way = false;
-        s->n_under_way = 0;
+        s->n_under_way = s->under_way_bytes = 0;
         s->failed = failed;
         s->due_mono_ns = UINT64_MAX;
         if (failed)
@@ -216,11 +223,12 @@ static void sink_recorded(void *userdata, ResultBatch *batch, bool failed)
 
 static void sink_hand_over(Sink *s)
 {
-        size_t n;
+        size_t n, bytes;
 
         if (!s->waiting)
                 s->waiting = TAKE_PTR(s->filling);
         n = s->waiting->n_snapshots;
+        bytes = s->waiting->n_bytes;
         s->due_mono_ns = UINT64_MAX;
         s->failed = !s->results->works(s->results->userdata) ||
                     s->results->record(s->results->userdata, s->waiting, sink_recorded, s) < 0;
@@ -229,6 +237,7 @@ static void sink_hand_over(Sink *s)
         s->waiting = NULL;
         s->under_way = true;
         s->n_under_way = n;
+        s->under_way_bytes = bytes;
 }
 
 bool sink_idle(const Sink *s)

@@ -12,6 +12,8 @@
 /* The store of the local backend: its pieces of work for the thread. */
 
 #define MEMORY_BYTES (64U << 20)
+/* Is looked after in so small steps. */
+#define ROOM_BYTES (1U << 20)
 
 static int results_sweep(const Store *s, Database *d, int64_t now_wall_ms)
 {
@@ -43,6 +45,24 @@ typedef struct Record {
         size_t n_removed;
 } Record;
 
+/* Makes room meanwhile, lest there be more than the file may hold. */
+static int record_snapshots(Record *record, Database *d, uint64_t max_bytes)
+{
+        const ResultBatch *b = record->batch;
+        size_t bytes = 0;
+        int r = 0;
+
+        for (size_t i = 0; i < b->n_snapshots && r == 0; i++) {
+                r = database_add_result_snapshot(d, &b->snapshots[i]);
+                bytes += sizeof(b->snapshots[i]) + b->snapshots[i].stack_bytes;
+                if (r == 0 && bytes > ROOM_BYTES) {
+                        r = database_trim_results(d, max_bytes, &record->n_removed);
+                        bytes = 0;
+                }
+        }
+        return r ?: database_trim_results(d, max_bytes, &record->n_removed);
+}
+
 static int record_run(void *data, Database *d, uint64_t max_bytes)
 {
         Record *record = data;
@@ -54,11 +74,7 @@ static int record_run(void *data, Database *d, uint64_t max_bytes)
                 r = database_put_result_task(d, &b->tasks[i]);
         for (size_t i = 0; i < b->n_segments && r == 0; i++)
                 r = database_put_result_segment(d, &b->segments[i]);
-        for (size_t i = 0; i < b->n_snapshots && r == 0; i++)
-                r = database_add_result_snapshot(d, &b->snapshots[i]);
-        if (r == 0)
-                r = database_trim_results(d, max_bytes, &record->n_removed);
-        return r;
+        return r ?: record_snapshots(record, d, max_bytes);
 }
 
 static void record_answer(void *data, bool failed)

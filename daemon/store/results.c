@@ -130,28 +130,30 @@ static int remove_orphans(Database *d)
                 "DELETE FROM stack WHERE id NOT IN (SELECT stack FROM snapshot)");
 }
 
+/* An eighth of the oldest segments, and at least one, with what belongs to them. */
+static int remove_oldest(Database *d, size_t *ret_n)
+{
+        if (database_exec(d, "DELETE FROM segment WHERE id IN (SELECT id FROM segment"
+                             " ORDER BY id LIMIT (SELECT (count(*) + 7) / 8 FROM segment))") != 0)
+                return DATABASE_E_FAILED;
+        *ret_n = (size_t)sqlite3_changes(d->db);
+        return remove_orphans(d);
+}
+
 int database_trim_results(Database *d, uint64_t max_bytes, size_t *ret_n)
 {
-        while (database_bytes(d) > max_bytes) {
-                size_t n;
+        size_t n = 1;
+        int r = 0;
 
-                /* An eighth of them, and at least one. */
-                if (database_exec(d,
-                            "DELETE FROM segment WHERE id IN (SELECT id FROM segment"
-                            " ORDER BY id LIMIT (SELECT (count(*) + 7) / 8 FROM segment))"))
-                        return DATABASE_E_FAILED;
-                n = (size_t)sqlite3_changes(d->db);
-                *ret_n += n;
-                if (n == 0)
-                        /* Many tasks of which there is nothing. */
-                        return database_exec(d,
-                                "DELETE FROM task WHERE number IN (SELECT number"
-                                " FROM task ORDER BY number LIMIT (SELECT count(*) / 2"
-                                " FROM task))");
-                if (remove_orphans(d) != 0)
-                        return DATABASE_E_FAILED;
+        while (r == 0 && n > 0 && database_bytes(d) > max_bytes) {
+                r = remove_oldest(d, &n);
+                *ret_n += r == 0 ? n : 0;
         }
-        return 0;
+        /* Many tasks of which there is nothing. */
+        if (r == 0 && database_bytes(d) > max_bytes)
+                r = database_exec(d, "DELETE FROM task WHERE number IN (SELECT number FROM task"
+                                     " ORDER BY number LIMIT (SELECT count(*) / 2 FROM task))");
+        return r;
 }
 
 int database_sweep_results(Database *d, int64_t now_wall_ms, uint64_t max_age_ms, size_t *ret_n)

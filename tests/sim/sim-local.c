@@ -39,7 +39,7 @@ static struct World {
         const TaskSource *source;
         uint64_t now_ns;
         Target targets[TARGETS];
-        unsigned n_refused;
+        unsigned n_refused, stack_size;
 
         /* the store */
         Results results;
@@ -291,7 +291,11 @@ static void step(void)
         for (unsigned i = 0; i < TARGETS; i++) {
                 Stack *stack = stack_new();
 
-                cr_assert_eq(stack_set_ready(stack, 1, (const char *[]){"main"}), 0);
+                char *name = calloc(1, w.stack_size + 5);
+
+                memset(name, 'm', w.stack_size + 4);
+                cr_assert_eq(stack_set_ready(stack, 1, (const char *[]){name}), 0);
+                free(name);
                 if (w.targets[i].active)
                         core_samples(w.core, w.targets[i].id,
                                 &(SampleRun){.mono_ns = w.now_ns,
@@ -485,6 +489,20 @@ Test(local, disk_fails)
         cr_assert_eq(kept("one")->n_done, 1);
         cr_assert_geq(kept("one")->n_snapshots, 2490);
         cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_DROPPED), dropped);
+        /* Large stacks: not for ever. The tail of a request goes, and is counted. */
+        w.broken = true;
+        w.stack_size = 100000;
+        cr_assert_eq(request(a, 1, "large"), 0);
+        pass(5000);
+        stop(1, "large");
+        pass(1000);
+        w.broken = false;
+        settle();
+        cr_assert_eq(w.n_refused, 1);
+        cr_assert_eq(kept("large")->n_done, 1);
+        cr_assert_geq(kept("large")->n_snapshots, 150);
+        cr_assert_leq(kept("large")->n_snapshots, 200);
+        cr_assert_gt(counter_get(COUNTER_SNAPSHOTS_DROPPED), dropped);
 }
 
 Test(local, restarts)

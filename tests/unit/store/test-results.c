@@ -353,6 +353,29 @@ Test(results, larger_than_all)
         cr_expect_str_eq(error, "there is no such task or segment");
 }
 
+/* Of stacks that are larger than all together may be. */
+Test(results, large_batch)
+{
+        ResultBatch *b = result_batch_new();
+        char leaf[8000];
+
+        begin(MIB, NOW_MS);
+        for (int i = 0; i < 3000; i++) {
+                ResultSnapshot one = {.segment = (uint64_t)i / 10 + 1, .sequence = i % 10};
+
+                if (i % 10 == 0)
+                        add_segment(b, one.segment, 1, "a", 0, NOW_MS, false);
+                snprintf(leaf, sizeof(leaf), "%07900d", i);
+                one.stack = stack_of("main", leaf);
+                cr_assert_eq(result_batch_add_snapshot(b, &one), 0);
+                stack_unref(one.stack);
+        }
+        add_task(b, 1, NOW_MS);
+        put(b);
+        cr_expect(!batch_failed);
+        cr_expect_leq(store_status(store).bytes, MIB);
+}
+
 Test(results, no_room_on_the_disk)
 {
         char command[160];
