@@ -255,7 +255,7 @@ Test(merge, entries_by_address)
         /* Being left. */
         functions[0].code = 0;
         functions[0].instr = 250;
-        merges(&m, CPYTHON_MERGE_E_NO_ENTRY, "n0 p1 n3 p3 n5");
+        merges(&m, 0, "n0 p1 n3 p3 n5");
         functions[0].code = 8;
         functions[4].instr = 4096;
         merges(&m, CPYTHON_MERGE_E_MISMATCH, "an entry on another stack");
