@@ -283,6 +283,9 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
         cr_assert_str_eq(report->trace_id, first->id);
         cr_assert(report->operation[0]);
         cr_assert_gt(span->n_snapshots, 0);
+        /* A snapshot that was not taken has no number. */
+        cr_assert_eq(report->n_snapshots, (int32_t)span->n_snapshots, "%s has %d numbers for %u",
+                span->id, report->n_snapshots, span->n_snapshots);
         cr_assert_geq(report->end_wall_ms, report->start_wall_ms);
         /* A backend that analyses just that time finds all of them. */
         cr_assert_leq(report->start_wall_ms, span->first_wall_ms);
