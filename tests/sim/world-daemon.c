@@ -43,8 +43,10 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 
 static void on_segment_done(void *userdata, const SegmentReport *report, bool wanted)
 {
-        if (wanted)
-                session_segment_done(w.session, report);
+        if (!wanted)
+                return;
+        w.n_reports++;
+        session_segment_done(w.session, report);
 }
 
 static void on_task_finished(
@@ -151,6 +153,11 @@ void daemon_kill(void)
         for (unsigned i = 0; i < N_APPS; i++)
                 w.apps[i].instance = NULL;
         w.n_kills++;
+        /* That the OAP knows of their end may not be on record. */
+        for (unsigned t = 0; t < N_TASKS; t++)
+                for (unsigned a = 0; a < N_APPS; a++)
+                        if (w.tasks[t].told_ns[a] + 3 * NS_PER_S > w.now_ns)
+                                w.tasks[t].told_ns[a] = 0;
         /* It said nothing any more. */
         w.n_ambiguous_kills += counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS) - n_ambiguous;
 }

@@ -85,6 +85,8 @@ int rpc_call(RpcClient *client, RpcChannel *channel, const char *method, const R
                 .done = done,
                 .userdata = userdata,
                 .receive_ns = w.now_ns + latency_ms / 2 * NS_PER_MS,
+                .deadline_ns = w.now_ns + deadline_ms * NS_PER_MS,
+                .status = RPC_UNAVAILABLE,
                 .done_ns = w.now_ns + latency_ms * NS_PER_MS};
         snprintf(c->method, sizeof(c->method), "%s", method);
         c->messages = calloc(n_messages + 1, sizeof(*c->messages));
@@ -97,19 +99,49 @@ int rpc_call(RpcClient *client, RpcChannel *channel, const char *method, const R
         }
         /* Some hang. */
         if (w.outage && random_n(4) == 0)
-                c->done_ns = w.now_ns + deadline_ms * NS_PER_MS;
+                c->done_ns = c->deadline_ns;
         return 0;
+}
+
+static void call_meet(Call *c, Fate fate)
+{
+        c->failed = true;
+        c->sent = fate != FATE_NOT_SENT;
+        if (fate == FATE_HALF_ARRIVES)
+                oap_receive(c, c->n / 2);
+        if (fate == FATE_ANSWER_IS_LOST || fate == FATE_NO_ANSWER)
+                oap_receive(c, c->n);
+        if (fate == FATE_HANGS || fate == FATE_NO_ANSWER) {
+                c->status = RPC_DEADLINE_EXCEEDED;
+                c->done_ns = c->deadline_ns;
+        }
+        if (fate == FATE_EXHAUSTED)
+                c->status = RPC_RESOURCE_EXHAUSTED;
+}
+
+static bool call_is_next(const Call *c)
+{
+        return w.fault.fate != FATE_GOOD && strstr(c->method, w.fault.method) && c->n > 0 &&
+               w.fault.n_before-- == 0;
 }
 
 static void call_receive(Call *c)
 {
         c->received = true;
+        if (call_is_next(c)) {
+                call_meet(c, w.fault.fate);
+                w.fault.fate = FATE_GOOD;
+                w.outage = true;
+                w.outage_end_ns = w.now_ns + 20 * NS_PER_S;
+                return;
+        }
         if (w.unsupported && strstr(c->method, w.unsupported)) {
-                c->failed = c->sent = c->refused = true;
+                c->failed = c->sent = true;
+                c->status = RPC_UNIMPLEMENTED;
                 w.n_refused++;
                 return;
         }
-        c->failed = w.outage || random_n(100) == 0;
+        c->failed = w.outage || (!w.calm && random_n(100) == 0);
         if (!c->failed) {
                 oap_receive(c, c->n);
                 return;
@@ -117,6 +149,18 @@ static void call_receive(Call *c)
         c->sent = random_n(3) == 0;
         if (c->sent)
                 oap_receive(c, random_n(c->n + 1));
+}
+
+void network_break(void)
+{
+        for (unsigned i = 0; i < w.n_calls; i++) {
+                Call *c = &w.calls[i];
+
+                if (!c->received)
+                        call_meet(c, random_n(2) ? FATE_NOTHING_ARRIVES : FATE_HALF_ARRIVES);
+                c->received = c->failed = c->sent = true;
+                c->done_ns = w.now_ns;
+        }
 }
 
 void rpc_dispatch(RpcClient *client)
@@ -139,11 +183,12 @@ void rpc_dispatch(RpcClient *client)
                         c.sent = true;
                 }
                 if (c.failed) {
-                        result.status = c.refused ? RPC_UNIMPLEMENTED : RPC_UNAVAILABLE;
+                        result.status = c.status;
                         result.sent = c.sent;
                 } else {
                         result.sent = true;
                         result.reply = (RpcBytes){c.reply, c.reply_size};
+                        oap_answered(&c);
                 }
                 c.done(c.userdata, &result);
                 call_free(&c);

@@ -72,13 +72,21 @@ static void oap_report(RpcBytes bytes)
         skywalking__v3__segment_object__free_unpacked(m, NULL);
 }
 
-static void oap_finish(RpcBytes bytes)
+static void oap_finish(RpcBytes bytes, bool answered)
 {
         Skywalking__V3__ProfileTaskFinishReport *m =
                 skywalking__v3__profile_task_finish_report__unpack(NULL, bytes.size, bytes.data);
+        unsigned app;
+        SimTask *t;
 
         cr_assert(m);
-        w.tasks[task_index(m->taskid)].n_finishes[app_index(m->serviceinstance)]++;
+        t = &w.tasks[task_index(m->taskid)];
+        app = app_index(m->serviceinstance);
+        if (answered)
+                t->told_ns[app] = w.now_ns;
+        else
+                cr_assert_eq(t->told_ns[app], 0, "%s is over again", m->taskid);
+        t->n_finishes[app] += !answered;
         skywalking__v3__profile_task_finish_report__free_unpacked(m, NULL);
 }
 
@@ -141,8 +149,14 @@ void oap_receive(Call *c, size_t n)
                 if (strstr(c->method, "collectSnapshot"))
                         oap_snapshot(c->messages[i]);
                 else if (strstr(c->method, "reportTaskFinish"))
-                        oap_finish(c->messages[i]);
+                        oap_finish(c->messages[i], false);
                 else if (strstr(c->method, "/collect"))
                         oap_report(c->messages[i]);
         }
+}
+
+void oap_answered(const Call *c)
+{
+        if (strstr(c->method, "reportTaskFinish"))
+                oap_finish(c->messages[0], true);
 }

@@ -131,6 +131,8 @@ void world_begin(uint64_t seed)
 
         log_set_max_level(-1);
         w.random = seed * 0x9e3779b97f4a7c15 + 1;
+        w.run_ms = RUN_MS;
+        w.settle_ms = SETTLE_MS;
         w.now_ns = w.start_ns = mono_now_ns();
         w.wall_offset_ms = 1700000000000LL - (int64_t)(w.now_ns / NS_PER_MS);
         cr_assert_eq(config_init_default(&w.config, &error), 0);
@@ -157,17 +159,34 @@ void world_begin(uint64_t seed)
         daemon_start();
 }
 
+/* The monotonic clock stands still meanwhile, and so does all that runs here. */
+static void world_suspend(uint64_t ms)
+{
+        w.wall_offset_ms += (int64_t)ms;
+        network_break();
+}
+
+static void world_chance(void)
+{
+        /* Away for 20 s now and then, for a moment more often. */
+        if (w.outage ? random_n(2000) == 0 : random_n(6000) == 0)
+                w.outage = !w.outage;
+        if (w.disk_fails_now_and_then && random_n(1000) == 0)
+                w.disk_fails = !w.disk_fails;
+        if (random_n(30000) == 0)
+                w.wall_offset_ms += (int64_t)random_n(10000) - 5000;
+        if (random_n(60000) == 0)
+                world_suspend(1000 + random_n(100000));
+}
+
 void world_run(unsigned kill_one_in)
 {
-        while (elapsed_ms() < RUN_MS) {
+        while (elapsed_ms() < w.run_ms) {
                 world_tick();
-                /* Away for 20 s now and then, for a moment more often. */
-                if (w.outage ? random_n(2000) == 0 : random_n(6000) == 0)
-                        w.outage = !w.outage;
-                if (w.disk_fails_now_and_then && random_n(1000) == 0)
-                        w.disk_fails = !w.disk_fails;
-                if (random_n(30000) == 0)
-                        w.wall_offset_ms += (int64_t)random_n(10000) - 5000;
+                if (!w.calm)
+                        world_chance();
+                else if (w.outage_end_ns <= w.now_ns)
+                        w.outage = false;
                 if (w.session && kill_one_in && random_n(kill_one_in) == 0)
                         daemon_kill();
                 else if (!w.session && random_n(100) == 0)
@@ -177,7 +196,7 @@ void world_run(unsigned kill_one_in)
         w.disk_fails = w.disk_fails && !w.disk_fails_now_and_then;
         if (!w.session)
                 daemon_start();
-        while (elapsed_ms() < RUN_MS + SETTLE_MS)
+        while (elapsed_ms() < w.run_ms + w.settle_ms)
                 world_tick();
 }
 
@@ -234,6 +253,8 @@ void world_end(void)
                                              COUNTER_SNAPSHOTS_KEPT_OVER,
                                              COUNTER_SNAPSHOTS_KEPT_LOST));
                 cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 0);
+                cr_assert_eq(
+                        w.n_reports, SUM(COUNTER_TRACE_SEGMENTS_SENT, COUNTER_TRACE_SEGMENTS_LOST));
         }
         world_free();
 }

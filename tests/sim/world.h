@@ -23,7 +23,7 @@
  */
 
 #define TICK_NS   (10 * NS_PER_MS)
-#define RUN_MS    (20 * 60 * 1000)
+#define RUN_MS    (20 * 60 * 1000) /* of most stories */
 #define SETTLE_MS (5 * 60 * 1000)
 
 enum {
@@ -56,6 +56,7 @@ typedef struct SimTask {
         int64_t create_ms;
         int minutes, count;
         unsigned n_finishes[N_APPS], n_segments[N_APPS];
+        uint64_t told_ns[N_APPS]; /* the daemon knows since then that its end is known; 0: no */
 } SimTask;
 
 typedef struct SimSegment {
@@ -72,13 +73,27 @@ typedef struct Call {
         char method[64];
         RpcBytes *messages;
         size_t n;
-        uint64_t receive_ns, done_ns;
-        bool received, failed, sent, refused;
+        uint64_t receive_ns, done_ns, deadline_ns;
+        bool received, failed, sent;
+        int status; /* of one that failed */
         void *reply;
         size_t reply_size;
         RpcDone done;
         void *userdata;
 } Call;
+
+/* What becomes of a call. */
+typedef enum Fate {
+        FATE_GOOD,
+        FATE_NOT_SENT,        /* nothing of it has left */
+        FATE_NOTHING_ARRIVES, /* it is sent, and fails */
+        FATE_HALF_ARRIVES,
+        FATE_ANSWER_IS_LOST,
+        FATE_NO_ANSWER, /* all arrives; fails at its deadline */
+        FATE_HANGS,     /* so it does, and nothing arrives */
+        FATE_EXHAUSTED, /* the OAP has too much to do: RESOURCE_EXHAUSTED */
+        N_FATES,
+} Fate;
 
 struct RpcChannel {
         int unused;
@@ -100,7 +115,10 @@ typedef struct World {
         Session *session; /* NULL: no daemon runs */
         uint64_t now_ns, start_ns, random;
         int64_t wall_offset_ms;
+        uint64_t run_ms, settle_ms; /* of its story, and of the calm after it */
+        bool calm;                  /* nothing fails by chance, and clocks do not step */
         bool outage, disk_fails, disk_fails_now_and_then;
+        uint64_t outage_end_ns;  /* 0: by chance */
         const char *unsupported; /* NULL: all is */
 
         struct {
@@ -115,11 +133,16 @@ typedef struct World {
         SimTask tasks[N_TASKS];
         SimSegment segments[SEGMENTS_MAX];
         unsigned n_segments;
-        uint64_t n_received, n_holes, n_ambiguous_kills, n_kills;
+        uint64_t n_received, n_holes, n_ambiguous_kills, n_kills, n_reports;
 
         Call calls[CALLS_MAX];
         unsigned n_calls;
         uint64_t n_refused; /* for that */
+        struct {
+                const char *method;
+                unsigned n_before; /* go well before that */
+                Fate fate;         /* then there is an outage of 20 s; FATE_GOOD: that is over */
+        } fault;
 
         char path[64];
         Database *database;
@@ -139,6 +162,13 @@ uint64_t elapsed_ms(void);
 
 /* The first n messages have come. */
 void oap_receive(Call *c, size_t n);
+/* The daemon has got the answer. */
+void oap_answered(const Call *c);
+
+/* ---- world-network.c ---- */
+
+/* What is under way fails now. */
+void network_break(void);
 
 /* ---- world-disk.c ---- */
 
