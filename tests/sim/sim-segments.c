@@ -552,6 +552,7 @@ Test(sim, client_gone)
                                      .start_mono_ns = sim_ns(s, 0)},
                              sim_now(s)),
                 CORE_E_DUPLICATE);
+        s->n_starts[CORE_E_DUPLICATE]++;
         sim_finish(s);
 }
 

@@ -530,6 +530,10 @@ static void item_happens(Sim *s, SimItem *e)
                 break;
         }
         cr_assert_geq(s->result, 0);
+        if (e->type == SIM_START || e->type == SIM_CONTINUE)
+                s->n_starts[s->result]++;
+        else if (e->type == SIM_RENAME || e->type == SIM_STOP || e->type == SIM_SWITCH)
+                s->n_events[s->result]++;
 }
 
 /* Takes out the earliest one that is due. */
@@ -596,6 +600,11 @@ void sim_to(Sim *s, uint64_t ms)
 {
         cr_assert_geq(sim_ns(s, ms), s->now_ns);
         sim_pass_ns(s, sim_ns(s, ms) - s->now_ns);
+}
+
+void sim_suspend(Sim *s, uint64_t ms)
+{
+        s->wall_offset_ms += (int64_t)ms;
 }
 
 /* ---- what happens ---- */
