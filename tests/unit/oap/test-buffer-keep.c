@@ -317,12 +317,13 @@ Test(buffer_keep, what_waits_goes_to_the_disk)
         expect("p 0-0 +1 +2 +3 ");
         add_run("p", 4, 1);
         cr_expect_eq(buffer_n(b), 4);
-        cr_expect_eq(buffer_n_kept(b), 3);
+        cr_expect_eq(buffer_n_kept(b), 0, "they are on their way");
         cr_expect_eq(buffer_n_ready(b), 0, "the one behind them waits");
         step(5000, false);
         expect("");
         answer();
         cr_expect_eq(buffer_n(b), 4);
+        cr_expect_eq(buffer_n_kept(b), 3);
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT), 3);
         step(0, false);
         expect("load ");
