@@ -533,6 +533,7 @@ Test(buffer_keep, made_room_for_others)
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_OVER), 4);
         cr_expect_eq(buffer_n(b), 1);
         cr_expect_eq(add("p", 5), BUFFER_E_FULL, "its tail goes, too");
+        expect("p 0-0 done ");
         cr_expect_eq(add("q", 12), 0);
 }
 
