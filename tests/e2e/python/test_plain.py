@@ -15,7 +15,7 @@ class Plain(AgentTest):
     def plain(self, version, *arguments, threshold=0):
         program = INTERPRETERS[version]
         if not program:
-            self.skipTest(f"Python {interpreters.name(version)} is not here")
+            self.skipTest(interpreters.why_not(version))
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SW", "PYTHON"))}
         env.update(SWPROFD_SOCKET=self.daemon.span_socket, PYTHONPATH=str(PACKAGE / "src"),
                    PYTHONDONTWRITEBYTECODE="1")
