@@ -14,7 +14,7 @@ import subprocess
 import unittest
 
 import profiles
-from harness import Case, run
+from profile_case import Case, run
 
 NASTY = "a;b <img src=x onerror=alert(1)> \"q\" \\ \x1b[31m\n\u2028\u009b2J\x7f end"
 
