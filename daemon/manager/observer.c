@@ -48,22 +48,31 @@ void observer_set_deinit(ObserverSet *s)
 
 /* ---- threads ---- */
 
-static int comm_read(pid_t pid, pid_t tid, char ret[16])
+/* Its name, and whether it is over: its parent has yet to see that. Return: 0, OBSERVER_E_GONE, -errno. */
+static int thread_read(pid_t pid, pid_t tid, char ret_name[16], bool *ret_over)
 {
-        char path[64];
+        char path[64], text[128], *name, *end;
         FILE *f;
         size_t n;
 
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", (int)pid, (int)tid);
         f = fopen(path, "re");
         if (!f)
                 return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
-        n = fread(ret, 1, 15, f);
+        n = fread(text, 1, sizeof(text) - 1, f);
         fclose(f);
-        ret[n] = '\0';
-        ret[strcspn(ret, "\n")] = '\0';
-        utf8_repair(ret);
-        return n > 0 ? 0 : OBSERVER_E_GONE;
+        text[n] = '\0';
+        /* TID (NAME) STATE …: a name may be anything, what follows are numbers. */
+        name = strchr(text, '(');
+        end = strrchr(text, ')');
+        if (!name || !end || end - name > 16)
+                return OBSERVER_E_GONE;
+        *end = '\0';
+        strcpy(ret_name, name + 1);
+        ret_name[strcspn(ret_name, "\n")] = '\0';
+        utf8_repair(ret_name);
+        *ret_over = end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
+        return 0;
 }
 
 static ObservedThread *thread_free(ObservedThread *t)
@@ -95,6 +104,7 @@ static int thread_add(Observer *o, pid_t tid, Now now)
 {
         _cleanup_(thread_freep) ObservedThread *t = calloc(1, sizeof(*t));
         ObservedThread **threads;
+        bool over = false;
         int r;
 
         threads = realloc(o->threads, (o->n_threads + 1) * sizeof(ObservedThread *));
@@ -103,9 +113,9 @@ static int thread_add(Observer *o, pid_t tid, Now now)
                 return error_origin(-ENOMEM);
         }
         o->threads = threads;
-        r = comm_read(o->spec.pid, tid, t->name);
-        if (r)
-                return error_trace(r);
+        r = thread_read(o->spec.pid, tid, t->name, &over);
+        if (r || over)
+                return r < 0 ? error_trace(r) : OBSERVER_E_GONE;
         t->tid = tid;
         t->target = OBSERVED | (uint64_t)o->number << INDEX_BITS | o->n_threads;
         r = hash_table_add(&o->live, &t->by_tid, hash_u64((uint64_t)tid));
@@ -141,7 +151,7 @@ static void note_crowded(Observer *o)
 
 /*
  * A program that the process has become is looked at, too, by targets of its own, unless it is none of
- * the caller's business. Return: 0, OBSERVER_E_GONE: the process is, or must not be looked at, -errno.
+ * the caller's business. Return: 0, OBSERVER_E_GONE: all of it is, or must not be looked at, -errno.
  */
 static int scan(Observer *o, Now now)
 {
@@ -176,7 +186,9 @@ static int scan(Observer *o, Now now)
                         r = thread_add(o, tid, now);
         }
         closedir(d);
-        return r < 0 ? error_trace(r) : 0;
+        if (r < 0)
+                return error_trace(r);
+        return o->live.n > 0 ? 0 : OBSERVER_E_GONE;
 }
 
 /* ---- an observer's life ---- */
@@ -185,6 +197,7 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
 {
         _cleanup_(observer_freep) Observer *o = NULL;
         char path[32];
+        bool over;
         int r;
 
         if (s->n_observers == OBSERVERS_MAX)
@@ -203,7 +216,7 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
         o->start_mono_ns = now.mono_ns;
         o->start_wall_ms = now.wall_ms;
         o->stop_mono_ns = now.mono_ns + (spec->duration_ns ?: OBSERVER_GIVE_UP_NS);
-        r = comm_read(spec->pid, spec->tid ?: spec->pid, o->name);
+        r = thread_read(spec->pid, spec->tid ?: spec->pid, o->name, &over);
         if (r)
                 return error_trace(r);
         snprintf(path, sizeof(path), "/proc/%d", (int)spec->pid);
@@ -212,8 +225,6 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
                 return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
         o->sampling = true;
         r = scan(o, now);
-        if (r == 0 && o->n_threads == 0)
-                r = OBSERVER_E_GONE;
         if (r)
                 return error_trace(r);
         list_append(&s->observers, &o->link);
