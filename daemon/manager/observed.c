@@ -272,12 +272,15 @@ static int add_thread(Encoder *e, const ObservedThread *t)
         s->instance = STRING_INSTANCE;
         s->thread = (uint32_t)e->profile.n_strings;
         s->endpoint = s->thread;
-        s->pid = o->spec.pid;
+        s->pid = t->pid;
         s->tid = t->tid;
-        s->period_us = (uint32_t)(o->spec.period_ns / NS_PER_US);
+        /* A profiled one has its task's. */
+        s->period_us = (uint32_t)((o->spec.pid == 0 && t->n_samples > 0 ? t->samples[0].period_ns
+                                                                        : o->spec.period_ns) /
+                                  NS_PER_US);
         s->start_wall_ms =
                 t->n_samples > 0 ? (int64_t)(t->samples[0].wall_ns / NS_PER_MS) : o->start_wall_ms;
-        if (asprintf(&s->segment, "%d/%d", (int)o->spec.pid, (int)t->tid) < 0) {
+        if (asprintf(&s->segment, "%d/%d", (int)t->pid, (int)t->tid) < 0) {
                 s->segment = NULL;
                 return error_origin(-ENOMEM);
         }

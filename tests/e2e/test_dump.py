@@ -190,7 +190,7 @@ class Dump(unittest.TestCase):
         ours, theirs = self.start(1), self.start(1, user=NOBODY, group=NOBODY, extra_groups=[])
         hides = self.run_python(HIDES, user=NOBODY, group=NOBODY, extra_groups=[])
         self.assertEqual(as_nobody("dump", str(theirs)).returncode, 0)
-        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"]):
+        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"], ["top"]):
             done = as_nobody(*command)
             self.assertEqual((done.returncode, done.stdout), (5, ""), command)
             self.assertIn("only root", done.stderr)
