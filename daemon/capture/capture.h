@@ -86,6 +86,9 @@ typedef struct CaptureResult {
         int64_t syscall; /* number of the system call it is in, -1: none */
         bool blocked;    /* it was off the CPU, waiting for something else */
         bool queued;     /* it was off the CPU, in want of one */
+        /* Queued: it ran until then, and had to make room; some 10 µs late. 0: it had waited for
+         * something else meanwhile, or that is not known. */
+        uint64_t ran_until_mono_ns;
 } CaptureResult;
 
 typedef struct CaptureInfo {

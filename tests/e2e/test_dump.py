@@ -87,10 +87,55 @@ class Dump(unittest.TestCase):
         self.assertEqual((thread["name"], thread["stack"][0]), ("sleep", "[clock_nanosleep]"))
         self.assertIn("libc_start_call_main", " ".join(thread["stack"]))
 
+    def record(self, pid, *options):
+        """What a report of it says, at once and from a file."""
+        path = os.path.join(self.daemon.folder, "recorded")
+        done = self.daemon.ctl("record", "--duration=500ms", f"--output={path}", *options, str(pid))
+        self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
+        done = self.daemon.ctl("--json", "report", f"--input={path}")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+    def test_record(self):
+        """What a frame is, is known from where it came."""
+        kinds = {}
+        for e in self.record(self.start(1))["elements"]:
+            kinds.setdefault(e["kind"], set()).add(e["signature"])
+        self.assertEqual(set(kinds), {"python", "native", "waiting"})
+        self.assertTrue({".parked: ", ".busy: "} <= {s[s.rfind("."):s.rfind(" ") + 1] for s in kinds["python"]}, kinds)
+        self.assertIn("[read fd 0]", kinds["waiting"])
+        self.assertTrue(all(s.startswith("[") for s in kinds["waiting"]))
+        self.assertIn("read:", " ".join(kinds["native"]))
+
+    def test_names_are_text(self):
+        """Of programs that would steer a terminal or a page."""
+        name = "\x1b[2J<b>"
+        pid = self.run_python(f"open('/proc/self/comm', 'w').write({name!r}); print(flush=True); input()")
+        done = self.daemon.ctl("dump", str(pid))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(r" \x1b[2J<b>: blocked", done.stdout)
+        done = self.daemon.ctl("record", "--duration=1ms", str(pid))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertNotIn("\x1b", done.stdout)
+
+    def test_process_ends(self):
+        """What was had of it is shown."""
+        process = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(0.5)"],
+                                   stdout=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        process.stdout.readline()
+        done = self.daemon.ctl("record", "--duration=10m", str(process.pid))
+        # One that has ended before it was looked at is none.
+        self.assertIn((done.returncode, done.stderr[:20]), ((0, ""), (1, "swprofd: there is no")))
+        self.assertNotEqual(done.stdout + done.stderr, "")
+
     def test_wrong_arguments(self):
         for arguments, code, text in ((["dump"], 2, "is needed"), (["dump", "x"], 2, "number"),
                                       (["dump", "0"], 2, "number"), (["dump", "1", "2"], 2, "one argument"),
-                                      (["dump", "99999999"], 1, "no process 99999999")):
+                                      (["dump", "99999999"], 1, "no process 99999999"),
+                                      (["record", "99999999"], 1, "no process 99999999"),
+(["record"], 2, "is needed")):
             with self.subTest(arguments=arguments):
                 done = self.daemon.ctl(*arguments)
                 self.assertEqual((done.returncode, done.stdout), (code, ""))
@@ -145,7 +190,7 @@ class Dump(unittest.TestCase):
         ours, theirs = self.start(1), self.start(1, user=NOBODY, group=NOBODY, extra_groups=[])
         hides = self.run_python(HIDES, user=NOBODY, group=NOBODY, extra_groups=[])
         self.assertEqual(as_nobody("dump", str(theirs)).returncode, 0)
-        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"]):
+        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"], ["top"]):
             done = as_nobody(*command)
             self.assertEqual((done.returncode, done.stdout), (5, ""), command)
             self.assertIn("only root", done.stderr)
