@@ -3,22 +3,23 @@
 
 SWPROFD_TEST_KILLS: how many times the daemon is killed (100 for the full test).
 SWPROFD_TEST_OUTAGE: for how many seconds the backend is away (600 for the full test).
+SWPROFD_TEST_BRIEF: if set, it is for 8 seconds, not for 60.
 """
 
 import os
 import random
 import select
 import socket
+import sys
 import threading
 import time
-import unittest
 
-from swprofd_test import SwprofdTest, wait_until
+from swprofd_test import SwprofdTest, main, wait_until
 
 OPERATION = "/life"
 THRESHOLD_MS = 100
-KILLS = int(os.environ.get("SWPROFD_TEST_KILLS", "8"))
-OUTAGE_S = float(os.environ.get("SWPROFD_TEST_OUTAGE", "8"))
+KILLS = int(os.environ.get("SWPROFD_TEST_KILLS", "5"))
+OUTAGE_S = float(os.environ.get("SWPROFD_TEST_OUTAGE", "8" if "SWPROFD_TEST_BRIEF" in os.environ else "60"))
 
 
 class Way:
@@ -164,8 +165,9 @@ class Restart(SwprofdTest):
                 if after - before > 500 and not any(before <= kill <= after for kill in kills):
                     unexplained_ms += after - before
         self.assertLessEqual(unexplained_ms, 10 * n_late)
+        print(f"{KILLS} kills, {n_ended} amid a stream, {sum(map(len, found.values()))} snapshots", file=sys.stderr)
 
-    def crowd(self, service, n_programs=10, n_spans=5, period=50):
+    def crowd(self, service, n_programs=10, n_spans=5, period=100):
         """Return: programs, and all their segments."""
         self.peer.create_task(service, OPERATION, period=period, duration=15, count=n_spans,
                               threshold=THRESHOLD_MS)
@@ -205,6 +207,8 @@ class Restart(SwprofdTest):
             self.assertEqual(c[f"snapshots_{loss}"], 0, loss)
         for snapshots in found.values():
             self.assertTrue(any(begin < s["time"] < end for s in snapshots))
+        print(f"away for {(end - begin) / 1000:.0f} s: {sum(map(len, found.values()))} snapshots of {len(found)} segments,"
+              f" {c['snapshots_kept']} of them were on disk", file=sys.stderr)
 
     def test_killed_during_an_outage(self):
         """What is on disk is sent by the next daemon; what the spans do then is told by their clients again."""
@@ -232,8 +236,9 @@ class Restart(SwprofdTest):
 
     def test_task_ends_while_nobody_runs(self):
         """Its end is reported once, by the next daemon; one after that neither takes it up nor reports it again."""
-        task = self.peer.create_task("ends", OPERATION, period=50, duration=1, threshold=THRESHOLD_MS)
-        end = time.time() + 60
+        end = time.time() + 20
+        task = self.peer.create_task("ends", OPERATION, period=50, duration=1, threshold=THRESHOLD_MS,
+                                     start=int((end - 60) * 1000))
         program, [segment] = self.steady("ends")
         self.snapshots(segment, wait=len)
         wait_until(lambda: time.time() > end - 3, 90, "the end to be near")
@@ -286,4 +291,4 @@ class Restart(SwprofdTest):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main(3, first=["Restart.test_outage"])
