@@ -306,6 +306,25 @@ class Switching(Connection):
         self.assertLessEqual(len(before) - after[0], c["snapshots_ambiguous"])
         self.assertEqual(c["snapshots_queued"], c["snapshots_sent"] + c["snapshots_thinned"])
 
+    def test_satellite_without_its_backend(self):
+        """It takes what it can queue, and fails what it has to ask the OAP for."""
+        peer = self.peer_of()
+        self.start([peer])
+        self.wait_state("ready")
+        self.profile([peer])
+        self.wait_more(peer)
+        for method in ("getProfileTaskCommands", "reportTaskFinish"):
+            peer.fail(method, status="UNKNOWN", count=-1)
+        self.wait_state("failing", "UNKNOWN")
+        for _ in range(3):
+            self.wait_more(peer)
+        for method in ("getProfileTaskCommands", "reportTaskFinish"):
+            peer.fail(method, count=0)
+        self.wait_state("ready")
+        counters = self.assert_nothing_lost([peer])
+        self.assertEqual(counters["snapshots_ambiguous"], 0)
+        self.assertEqual(counters["snapshots_kept"], 0)
+
     def test_no_such_name(self):
         """Neither a name nor an address at which nobody is stands in the way."""
         peer = self.peer_of()
