@@ -10,7 +10,7 @@ import sys
 import tempfile
 import unittest
 
-from swprofd_test import BUILD, Daemon
+from swprofd_test import BUILD, Daemon, wait_until
 
 NOBODY = 65534
 HIDES = """
@@ -57,6 +57,14 @@ class Dump(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)["threads"]
 
+    def switches(self, pid):
+        """How often each thread has left a CPU."""
+        found = {}
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{tid}/status", encoding="utf-8") as f:
+                found[int(tid)] = re.findall(r"ctxt_switches:\s*(\d+)", f.read())
+        return found
+
     def test_all_threads(self):
         pid = self.start(500)
         threads = self.dump(pid)
@@ -69,6 +77,17 @@ class Dump(unittest.TestCase):
         self.assertEqual(len(busy), 1)
         main = next(t for t in threads if t["tid"] == pid)
         self.assertEqual((main["state"], main["stack"][0]), ("blocked", "[read fd 0]"))
+
+    def test_nothing_is_stopped(self):
+        """A thread that waits is neither stopped nor woken up for it."""
+        pid = self.start(50)
+
+        def undisturbed():
+            before = self.switches(pid)
+            waits = {t["tid"] for t in self.dump(pid) if t["state"] == "blocked"}
+            # Those that had just begun may still have been on their way.
+            return len(waits) >= 50 and all(before[tid] == n for tid, n in self.switches(pid).items() if tid in waits)
+        wait_until(undisturbed, 30, "threads that do not leave a CPU while they are looked at")
 
     def test_text(self):
         pid = self.start(1)
