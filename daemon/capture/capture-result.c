@@ -133,6 +133,7 @@ static void result_fill_python(const CaptureThread *t, CaptureResult *r)
                 return;
         r->has_python = true;
         r->python_status = p->status;
+        r->python_searched = p->searched;
         r->n_python = p->n_frames < SWP_MAX_PYTHON ? p->n_frames : SWP_MAX_PYTHON;
         r->python = thread_python_walk(t)->frames;
 }

@@ -78,6 +78,7 @@ typedef struct CaptureResult {
          * valid as long as the bytes of the copy. */
         bool has_python; /* they were read, or it was tried: */
         enum swp_python_status python_status;
+        bool python_searched; /* the thread's states were looked for, not remembered */
         size_t n_python;
         const struct swp_python_frame *python;
         CaptureSpace space;

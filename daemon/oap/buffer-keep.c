@@ -38,7 +38,8 @@ static KeptSegment segment_kept(const BufferSegment *s, bool taken_kept)
                 .reserved_kept = s->n_taken > 0 && taken_kept,
                 .first_wall_ms = s->first_wall_ms,
                 .last_wall_ms = s->last_wall_ms,
-                .done = s->done,
+                /* One whose snapshots were dropped would go on with a hole. */
+                .done = s->done || s->dropped,
                 .report = s->report.data,
                 .report_size = s->report.size,
         };
@@ -187,6 +188,8 @@ static void segment_lost(Buffer *b, const KeptLoss *loss)
                 s->dropped = true;
                 n += buffer_segment_drop(b, s);
                 buffer_segment_set_kept(b, s, 0);
+                if (!s->done)
+                        buffer_record_segment(b, s);
                 buffer_segment_retire(b, s);
         }
         counter_add(COUNTER_SNAPSHOTS_KEPT_OVER, n);

@@ -459,7 +459,7 @@ size_t buffer_n(const Buffer *b)
 
 size_t buffer_n_kept(const Buffer *b)
 {
-        return b->n_kept;
+        return b->n_kept - b->n_writing;
 }
 
 size_t buffer_n_fresh(const Buffer *b)

@@ -317,12 +317,13 @@ Test(buffer_keep, what_waits_goes_to_the_disk)
         expect("p 0-0 +1 +2 +3 ");
         add_run("p", 4, 1);
         cr_expect_eq(buffer_n(b), 4);
-        cr_expect_eq(buffer_n_kept(b), 3);
+        cr_expect_eq(buffer_n_kept(b), 0, "they are on their way");
         cr_expect_eq(buffer_n_ready(b), 0, "the one behind them waits");
         step(5000, false);
         expect("");
         answer();
         cr_expect_eq(buffer_n(b), 4);
+        cr_expect_eq(buffer_n_kept(b), 3);
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT), 3);
         step(0, false);
         expect("load ");
@@ -532,6 +533,7 @@ Test(buffer_keep, made_room_for_others)
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_OVER), 4);
         cr_expect_eq(buffer_n(b), 1);
         cr_expect_eq(add("p", 5), BUFFER_E_FULL, "its tail goes, too");
+        expect("p 0-0 done ");
         cr_expect_eq(add("q", 12), 0);
 }
 
