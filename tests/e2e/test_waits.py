@@ -79,7 +79,7 @@ class Waits(SwprofdTest):
         self.assertEqual({"native", "waiting"}, {f["kind"] for f in top["functions"]})
         self.assertEqual(sum(f["self_us"] for f in top["functions"]), top["sampled_us"])
         self.assertEqual(max(f["total_us"] for f in top["functions"]), top["sampled_us"])
-        done = self.daemon.ctl("top", "--interval=300ms", "--count=2")
+        done = self.daemon.ctl("top", "--interval=300ms", "--iterations=2")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(len(re.findall(r"(?m)^1 slot, \d+ samples?, ", done.stdout)), 2, done.stdout)
         self.assertNotIn("\x1b", done.stdout)
