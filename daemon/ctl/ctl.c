@@ -17,6 +17,7 @@
 #include "ctl/json.h"
 #include "ctl/output.h"
 #include "ctl/parse.h"
+#include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
 #include "ctl/text.h"
@@ -332,7 +333,9 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
+        progress_begin(o->duration_ms);
         r = observe_process(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        progress_end();
         if (r)
                 return r;
         if (o->report.output)

@@ -3,8 +3,10 @@
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -136,6 +138,24 @@ class Dump(unittest.TestCase):
         done = self.daemon.ctl("record", "--duration=1ms", str(pid))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertNotIn("\x1b", done.stdout)
+
+    def test_interrupt(self):
+        """What there is by then is shown; how far it is, is told on a terminal."""
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        record = subprocess.Popen([BUILD / "daemon/swprofctl", f"--socket={self.daemon.control_socket}", "record",
+                                   "--duration=10m", str(self.start(1))], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=theirs, text=True)
+        self.addCleanup(record.communicate)
+        self.addCleanup(record.kill)
+        os.close(theirs)
+        told = b""
+        while b"\r1 of 600 s" not in told:
+            told += os.read(ours, 1000)
+        record.send_signal(signal.SIGINT)
+        out, _ = record.communicate(timeout=60)
+        self.assertEqual(record.returncode, 0)
+        self.assertIn(".parked: ", out)
 
     def test_process_ends(self):
         """What was had of it is shown."""
