@@ -117,8 +117,8 @@ void buffer_keep_step(Buffer *b, Now now, bool failing);
 /* When that has something to do. */
 uint64_t buffer_keep_next_mono_ns(const Buffer *b, bool failing);
 
-size_t buffer_n(const Buffer *b); /* including the batch, and those on disk */
-size_t buffer_n_kept(const Buffer *b); /* on disk */
+size_t buffer_n(const Buffer *b);       /* including the batch, and those on disk */
+size_t buffer_n_kept(const Buffer *b);  /* on disk */
 size_t buffer_n_fresh(const Buffer *b); /* that can be sent, and were never on disk */
 size_t buffer_n_ready(const Buffer *b); /* that can be sent now, those read from the disk, too */
 size_t buffer_bytes(const Buffer *b);   /* in memory */
