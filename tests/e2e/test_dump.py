@@ -38,10 +38,17 @@ input()
 
 @unittest.skipIf(os.geteuid() != 0, "needs root, to read the stack of another process")
 class Dump(unittest.TestCase):
-    def setUp(self):
-        self.daemon = Daemon(self.enterContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
-        self.addCleanup(self.daemon.kill)
-        self.daemon.start()
+    @classmethod
+    def setUpClass(cls):
+        """One for all: it keeps nothing of what it is asked."""
+        cls.daemon = Daemon(cls.enterClassContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
+        cls.addClassCleanup(cls.daemon.kill)
+        cls.daemon.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        """It has leaked nothing, with sanitizers."""
+        cls.daemon.stop()
 
     def start(self, n, **options):
         return self.run_python(THREADS % n, **options)
