@@ -10,13 +10,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ctl/argument.h"
 #include "ctl/call.h"
 #include "ctl/check.h"
 #include "ctl/ctl.h"
 #include "ctl/dump.h"
 #include "ctl/json.h"
 #include "ctl/output.h"
+#include "ctl/parse.h"
+#include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
 #include "ctl/text.h"
@@ -48,7 +49,7 @@ typedef struct Options {
         unsigned timeout_s;
         bool json;
         uint32_t duration_ms, interval_ms;
-        unsigned count; /* 0: not given */
+        unsigned iterations; /* 0: not given */
         ReportOptions report;
 } Options;
 
@@ -332,7 +333,9 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
+        progress_begin(o->duration_ms);
         r = observe_process(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        progress_end();
         if (r)
                 return r;
         if (o->report.output)
@@ -377,7 +380,7 @@ static int top_once(const Options *o, bool redraw)
 static int run_top(const Options *o, const Verb *verb)
 {
         bool redraw = output_width() > 0 && !o->json;
-        unsigned count = o->count ?: redraw ? UINT_MAX : 1;
+        unsigned count = o->iterations ?: redraw ? UINT_MAX : 1;
         int r = CTL_EXIT_OK;
 
         for (unsigned i = 0; (i < count || count == UINT_MAX) && r == CTL_EXIT_OK; i++) {
@@ -438,7 +441,7 @@ static int run_help(const Options *o, const Verb *verb)
                 "  -o, --output=FILE   of export, record: write there\n"
                 "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s)\n"
                 "      --interval=TIME of top: look that long each time (1s)\n"
-                "  -n, --count=N       of top: so often\n"
+                "  -n, --iterations=N  of top: so often\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -474,7 +477,7 @@ int ctl_main(int argc, char **argv)
                 {"input", required_argument, NULL, 'i'},
                 {"duration", required_argument, NULL, 'd'},
                 {"interval", required_argument, NULL, OPTION_INTERVAL},
-                {"count", required_argument, NULL, 'n'},
+                {"iterations", required_argument, NULL, 'n'},
                 {"min", required_argument, NULL, OPTION_MIN},
                 {"depth", required_argument, NULL, OPTION_DEPTH},
                 {"format", required_argument, NULL, 'f'},
@@ -503,7 +506,7 @@ int ctl_main(int argc, char **argv)
                         o.json = true;
                         break;
                 case 't':
-                        if (!argument_timeout(optarg, &o.timeout_s))
+                        if (!parse_timeout(optarg, &o.timeout_s))
                                 return fail_usage("the timeout is 1 to 3600 seconds, not", optarg);
                         break;
                 case 'i':
@@ -516,28 +519,28 @@ int ctl_main(int argc, char **argv)
                         o.report.output = optarg;
                         break;
                 case 'd':
-                        if (!argument_duration(optarg, &o.duration_ms))
+                        if (!parse_duration(optarg, &o.duration_ms))
                                 return fail_usage(
                                         "a duration is up to an hour, as 500ms, 10s or 5m, not",
                                         optarg);
                         break;
                 case OPTION_INTERVAL:
-                        if (!argument_duration(optarg, &o.interval_ms))
+                        if (!parse_duration(optarg, &o.interval_ms))
                                 return fail_usage(
                                         "an interval is up to an hour, as 500ms or 2s, not",
                                         optarg);
                         break;
                 case 'n':
-                        if (!argument_number(optarg, &o.count))
-                                return fail_usage("the count is a number, not", optarg);
+                        if (!parse_depth(optarg, &o.iterations))
+                                return fail_usage("so often is a number, not", optarg);
                         break;
                 case OPTION_MIN:
-                        if (!argument_percent(optarg, &o.report.min_percent))
+                        if (!parse_percent(optarg, &o.report.min_percent))
                                 return fail_usage(
                                         "the least share is 0 to 100 percent, not", optarg);
                         break;
                 case OPTION_DEPTH:
-                        if (!argument_number(optarg, &o.report.depth))
+                        if (!parse_depth(optarg, &o.report.depth))
                                 return fail_usage("the depth is a number of frames, not", optarg);
                         break;
                 case 'h':

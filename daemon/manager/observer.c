@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "util/error.h"
@@ -23,10 +24,12 @@
 /* What one keeps: 48 MiB of samples, and their stacks. */
 #define SAMPLES_MAX     (1U << 20)
 #define STACK_BYTES_MAX (64U << 20)
-/* One sample of each thread: tried so often, and for so long, so far apart. One that cannot be sampled at all is
+/* One sample of each thread: tried so often, and for so long, so far apart, and farther where there are
+ * many: all of them are to have had their turn, and to be let go, before the next one. One that cannot be sampled at all is
  * waited for that long: of many threads at once, most cannot while their program's files are read. */
 #define TRIES        5
 #define TRY_NS       (10 * NS_PER_MS)
+#define TRY_MORE_NS  (100 * NS_PER_US) /* for each thread */
 #define TRY_FOR_NS   (2 * NS_PER_S)
 #define NO_SAMPLE_NS (5 * NS_PER_S)
 /* New threads are looked for so often. */
@@ -140,7 +143,7 @@ static int thread_add(Observer *o, pid_t tid, Now now)
                 &(TargetSpec){.pid = o->spec.pid,
                         .tid = tid,
                         .first_mono_ns = now.mono_ns,
-                        .period_ns = o->spec.duration_ns ? o->spec.period_ns : TRY_NS,
+                        .period_ns = o->spec.period_ns,
                         .say_waits = true});
         return 0;
 }
@@ -172,6 +175,7 @@ static int scan(Observer *o, Now now)
 {
         _cleanup_(closep) int fd = -1;
         struct dirent *e;
+        struct stat st;
         DIR *d;
         int r = 0;
 
@@ -179,6 +183,9 @@ static int scan(Observer *o, Now now)
         fd = openat(o->folder_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
+        /* A link for each thread. */
+        if (o->spec.duration_ns == 0)
+                o->spec.period_ns = TRY_NS + (fstat(fd, &st) == 0 ? st.st_nlink : 0) * TRY_MORE_NS;
         o->denied = !o->ops->may(o->userdata, o);
         if (o->denied)
                 return OBSERVER_E_GONE;

@@ -3,14 +3,16 @@
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import unittest
 
-from swprofd_test import BUILD, Daemon
+from swprofd_test import BUILD, Daemon, wait_until
 
 NOBODY = 65534
 HIDES = """
@@ -36,10 +38,17 @@ input()
 
 @unittest.skipIf(os.geteuid() != 0, "needs root, to read the stack of another process")
 class Dump(unittest.TestCase):
-    def setUp(self):
-        self.daemon = Daemon(self.enterContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
-        self.addCleanup(self.daemon.kill)
-        self.daemon.start()
+    @classmethod
+    def setUpClass(cls):
+        """One for all: it keeps nothing of what it is asked."""
+        cls.daemon = Daemon(cls.enterClassContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
+        cls.addClassCleanup(cls.daemon.kill)
+        cls.daemon.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        """It has leaked nothing, with sanitizers."""
+        cls.daemon.stop()
 
     def start(self, n, **options):
         return self.run_python(THREADS % n, **options)
@@ -57,6 +66,14 @@ class Dump(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)["threads"]
 
+    def switches(self, pid):
+        """How often each thread has left a CPU."""
+        found = {}
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{tid}/status", encoding="utf-8") as f:
+                found[int(tid)] = re.findall(r"ctxt_switches:\s*(\d+)", f.read())
+        return found
+
     def test_all_threads(self):
         pid = self.start(500)
         threads = self.dump(pid)
@@ -69,6 +86,17 @@ class Dump(unittest.TestCase):
         self.assertEqual(len(busy), 1)
         main = next(t for t in threads if t["tid"] == pid)
         self.assertEqual((main["state"], main["stack"][0]), ("blocked", "[read fd 0]"))
+
+    def test_nothing_is_stopped(self):
+        """A thread that waits is neither stopped nor woken up for it."""
+        pid = self.start(50)
+
+        def undisturbed():
+            before = self.switches(pid)
+            waits = {t["tid"] for t in self.dump(pid) if t["state"] == "blocked"}
+            # Those that had just begun may still have been on their way.
+            return len(waits) >= 50 and all(before[tid] == n for tid, n in self.switches(pid).items() if tid in waits)
+        wait_until(undisturbed, 30, "threads that do not leave a CPU while they are looked at")
 
     def test_text(self):
         pid = self.start(1)
@@ -117,6 +145,24 @@ class Dump(unittest.TestCase):
         done = self.daemon.ctl("record", "--duration=1ms", str(pid))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertNotIn("\x1b", done.stdout)
+
+    def test_interrupt(self):
+        """What there is by then is shown; how far it is, is told on a terminal."""
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        record = subprocess.Popen([BUILD / "daemon/swprofctl", f"--socket={self.daemon.control_socket}", "record",
+                                   "--duration=10m", str(self.start(1))], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=theirs, text=True)
+        self.addCleanup(record.communicate)
+        self.addCleanup(record.kill)
+        os.close(theirs)
+        told = b""
+        while b"\r1 of 600 s" not in told:
+            told += os.read(ours, 1000)
+        record.send_signal(signal.SIGINT)
+        out, _ = record.communicate(timeout=60)
+        self.assertEqual(record.returncode, 0)
+        self.assertIn(".parked: ", out)
 
     def test_process_ends(self):
         """What was had of it is shown."""

@@ -170,7 +170,7 @@ class TestTop(Case):
         self.daemon(profiles.Builder(), status(), refuses=True)
         done = run(*self.options, "top")
         self.assertEqual((done.returncode, done.stdout), (5, b""))
-        for wrong in ("--count=0", "--count=x", "--interval=0", "--interval=x", "--interval=2h"):
+        for wrong in ("--iterations=0", "--iterations=x", "--interval=0", "--interval=x", "--interval=2h"):
             self.fails(2, "top", wrong)
         self.assertIn("one verb", self.fails(2, "top", "1"))
 

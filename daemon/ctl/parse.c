@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ctl/argument.h"
+#include "ctl/parse.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_S_MAX   3600
-#define DURATION_MS_MAX 3600000
+#define MAX_TIMEOUT_S 3600
+#define TIME_MS_MAX   3600000
 
-bool argument_timeout(const char *s, unsigned *ret)
+bool parse_timeout(const char *s, unsigned *ret)
 {
         char *end;
         unsigned long v = strtoul(s, &end, 10);
 
-        if (*s < '0' || *s > '9' || *end || v == 0 || v > TIMEOUT_S_MAX)
+        if (*s < '0' || *s > '9' || *end || v == 0 || v > MAX_TIMEOUT_S)
                 return false;
         *ret = (unsigned)v;
         return true;
 }
 
-bool argument_duration(const char *s, uint32_t *ret_ms)
+static bool time_parse(const char *s, double min_ms, double max_ms, uint32_t *ret_ms)
 {
         char *end;
         double v = strtod(s, &end);
@@ -31,13 +31,23 @@ bool argument_duration(const char *s, uint32_t *ret_ms)
                 v *= 1000;
         else if (strcmp(end, "ms") != 0)
                 return false;
-        if (!(v >= 1 && v <= DURATION_MS_MAX))
+        if (!(v >= min_ms && v <= max_ms))
                 return false;
         *ret_ms = (uint32_t)v;
         return true;
 }
 
-bool argument_percent(const char *s, double *ret)
+bool parse_duration(const char *s, uint32_t *ret_ms)
+{
+        return time_parse(s, 1, TIME_MS_MAX, ret_ms);
+}
+
+bool parse_threshold(const char *s, uint32_t *ret_ms)
+{
+        return time_parse(s, 0, TIME_MS_MAX, ret_ms);
+}
+
+bool parse_percent(const char *s, double *ret)
 {
         char *end;
         double v = strtod(s, &end);
@@ -48,7 +58,7 @@ bool argument_percent(const char *s, double *ret)
         return true;
 }
 
-bool argument_number(const char *s, unsigned *ret)
+bool parse_depth(const char *s, unsigned *ret)
 {
         char *end;
         unsigned long v = strtoul(s, &end, 10);
