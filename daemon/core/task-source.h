@@ -26,6 +26,7 @@ struct TaskSource {
 
         /* As those of CoreOps, of its own tasks. `trace_wanted`: the trace segment of it, too. */
         bool (*snapshot)(void *userdata, const Snapshot *snapshot);
+        void (*segment_began)(void *userdata, const SegmentReport *report, bool trace_wanted);
         void (*segment_done)(void *userdata, const SegmentReport *report, bool trace_wanted);
         void (*task_finished)(
                 void *userdata, const char *service, const char *instance, const char *task_id);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,10 +18,12 @@
 #include "ctl/options.h"
 #include "ctl/output.h"
 #include "ctl/parse.h"
+#include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
 #include "ctl/task.h"
 #include "ctl/text.h"
+#include "ctl/top.h"
 #include "util/cleanup.h"
 #include "version.h"
 
@@ -32,6 +35,7 @@
 #define OBSERVE_TIMEOUT_S 25
 #define RECORD_MS         10000
 #define RECORD_PERIOD_US  10000
+#define TOP_MS            1000
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -277,28 +281,6 @@ static int run_export(const Options *o, const Verb *verb)
 
 static int fail_usage(const char *what, const char *which);
 
-/* What the local backend has: a ReportFetch. */
-static int fetch_results(const Options *o, bool all, bool bare, uint8_t **ret, size_t *ret_n)
-{
-        _cleanup_(reply_freep) Reply *reply = NULL;
-        Swprof__Control__Results results = SWPROF__CONTROL__RESULTS__INIT;
-        Request request = SWPROF__CONTROL__REQUEST__INIT;
-        int r;
-
-        results.selection = (char *)(o->report.selection ?: "");
-        results.all = all;
-        results.bare = bare;
-        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RESULTS;
-        request.results = &results;
-        r = ctl_ask(o, &request, 0, SWPROF__CONTROL__REPLY__RESULT_PROFILE, &reply);
-        if (r)
-                return r;
-        *ret = TAKE_PTR(reply->profile.data);
-        *ret_n = reply->profile.len;
-        reply->profile.len = 0;
-        return CTL_EXIT_OK;
-}
-
 static int run_task(const Options *o, const Verb *verb)
 {
         return task_run(o);
@@ -306,22 +288,29 @@ static int run_task(const Options *o, const Verb *verb)
 
 /* ---- stacks of processes without spans ---- */
 
-/* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
-static int observe(const Options *o, uint32_t duration_ms, uint32_t period_us, Reply **ret)
+/* Return: an exit status. */
+static int observe(const Options *o, Swprof__Control__Observe *observe, Reply **ret)
 {
-        Swprof__Control__Observe observe = SWPROF__CONTROL__OBSERVE__INIT;
         Request request = SWPROF__CONTROL__REQUEST__INIT;
 
-        if (!o->report.selection || !dump_parse(o->report.selection, &observe.pid, &observe.tid))
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
+        request.observe = observe;
+        /* A first look at large programs takes seconds. */
+        return ctl_ask(o, &request, observe->duration_ms / 1000 + OBSERVE_TIMEOUT_S,
+                SWPROF__CONTROL__REPLY__RESULT_PROFILE, ret);
+}
+
+/* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
+static int observe_process(const Options *o, uint32_t duration_ms, uint32_t period_us, Reply **ret)
+{
+        Swprof__Control__Observe request = SWPROF__CONTROL__OBSERVE__INIT;
+
+        if (!o->report.selection || !dump_parse(o->report.selection, &request.pid, &request.tid))
                 return fail_usage("the number of a process or thread is needed, not",
                         o->report.selection ?: "nothing");
-        observe.duration_ms = duration_ms;
-        observe.period_us = period_us;
-        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
-        request.observe = &observe;
-        /* A first look at large programs takes seconds. */
-        return ctl_ask(o, &request, duration_ms / 1000 + OBSERVE_TIMEOUT_S,
-                SWPROF__CONTROL__REPLY__RESULT_PROFILE, ret);
+        request.duration_ms = duration_ms;
+        request.period_us = period_us;
+        return observe(o, &request, ret);
 }
 
 static int run_dump(const Options *o, const Verb *verb)
@@ -330,7 +319,7 @@ static int run_dump(const Options *o, const Verb *verb)
         char *text;
         int r;
 
-        r = observe(o, 0, 0, &reply);
+        r = observe_process(o, 0, 0, &reply);
         if (r)
                 return r;
         text = dump_show(reply->profile.data, reply->profile.len, o->json, output_wants_colour());
@@ -343,7 +332,9 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
-        r = observe(o, o->duration_ms ?: RECORD_MS, RECORD_PERIOD_US, &reply);
+        progress_begin(o->duration_ms ?: RECORD_MS);
+        r = observe_process(o, o->duration_ms ?: RECORD_MS, RECORD_PERIOD_US, &reply);
+        progress_end();
         if (r)
                 return r;
         if (o->report.output)
@@ -352,6 +343,52 @@ static int run_record(const Options *o, const Verb *verb)
         report.n_recorded = reply->profile.len;
         report.selection = NULL;
         return report_tree(&report, o->json);
+}
+
+/* The samples of an interval, and the slots at its end. Return: an exit status. */
+static int top_once(const Options *o, bool redraw)
+{
+        _cleanup_(reply_freep) Reply *recorded = NULL, *status = NULL;
+        _cleanup_(profile_freep) Profile *profile = NULL;
+        Swprof__Control__Observe request = SWPROF__CONTROL__OBSERVE__INIT;
+        TopView view = {.columns = output_width(), .colour = output_wants_colour()};
+        char *text;
+        int r;
+
+        request.duration_ms = o->interval_ms;
+        request.period_us = RECORD_PERIOD_US;
+        r = observe(o, &request, &recorded);
+        if (r)
+                return r;
+        r = ask_status(o, &status);
+        if (r)
+                return fail_call(o, r);
+        r = check_reply(o, status, SWPROF__CONTROL__REPLY__RESULT_STATUS);
+        if (r)
+                return r;
+        r = profile_read(&profile, recorded->profile.data, recorded->profile.len);
+        if (r)
+                return fail_call(o, CALL_E_BROKEN);
+        if (redraw)
+                view.rows = output_height();
+        text = o->json ? top_json(status->status, profile)
+                       : top_text(status->status, profile, &view);
+        return output_take(redraw ? top_redraw(text) : text);
+}
+
+static int run_top(const Options *o, const Verb *verb)
+{
+        bool redraw = output_width() > 0 && !o->json;
+        unsigned count = o->iterations ?: redraw ? UINT_MAX : 1;
+        int r = CTL_EXIT_OK;
+
+        for (unsigned i = 0; (i < count || count == UINT_MAX) && r == CTL_EXIT_OK; i++) {
+                if (i > 0 && !redraw && !o->json)
+                        r = output_take(text_format("\n"));
+                if (r == CTL_EXIT_OK)
+                        r = top_once(o, redraw);
+        }
+        return r;
 }
 
 static int run_help(const Options *o, const Verb *verb);
@@ -371,6 +408,7 @@ static const Verb verbs[] = {
         {"dump", "the stacks of a process' threads, or of one thread, now", run_dump, NULL, NULL,
                 1},
         {"record", "profile a process for a while, without spans", run_record, NULL, NULL, 1},
+        {"top", "what the profiled segments do now, again and again", run_top, NULL, NULL},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
@@ -409,6 +447,8 @@ static int run_help(const Options *o, const Verb *verb)
                 "      --period=TIME   between samples, from 10ms on (10ms)\n"
                 "      --count=N       that many of them, 1 to 9 (5)\n"
                 "  -w, --wait          until it is over\n"
+                "      --interval=TIME of top: look that long each time (1s)\n"
+                "  -n, --iterations=N  of top: so often\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -436,13 +476,15 @@ static int fail_usage(const char *what, const char *which)
 
 int ctl_main(int argc, char **argv)
 {
-        enum { OPTION_VERSION = 256, OPTION_MIN, OPTION_DEPTH };
+        enum { OPTION_VERSION = 256, OPTION_MIN, OPTION_DEPTH, OPTION_INTERVAL };
         static const struct option options[] = {
                 {"socket", required_argument, NULL, 's'},
                 {"json", no_argument, NULL, 'j'},
                 {"timeout", required_argument, NULL, 't'},
                 {"input", required_argument, NULL, 'i'},
                 {"duration", required_argument, NULL, 'd'},
+                {"interval", required_argument, NULL, OPTION_INTERVAL},
+                {"iterations", required_argument, NULL, 'n'},
                 {"min", required_argument, NULL, OPTION_MIN},
                 {"depth", required_argument, NULL, OPTION_DEPTH},
                 {"format", required_argument, NULL, 'f'},
@@ -456,13 +498,14 @@ int ctl_main(int argc, char **argv)
         Options o = {
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
-                .report = {.min_percent = -1, .fetch = fetch_results, .options = &o},
+                .report = {.min_percent = -1, .options = &o},
                 .task = TASK_DEFAULTS,
+                .interval_ms = TOP_MS,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:S:wh", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:n:S:wh", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -488,6 +531,16 @@ int ctl_main(int argc, char **argv)
                                 return fail_usage(
                                         "a duration is up to an hour, as 500ms, 10s or 5m, not",
                                         optarg);
+                        break;
+                case OPTION_INTERVAL:
+                        if (!parse_duration(optarg, &o.interval_ms))
+                                return fail_usage(
+                                        "an interval is up to an hour, as 500ms or 2s, not",
+                                        optarg);
+                        break;
+                case 'n':
+                        if (!parse_depth(optarg, &o.iterations))
+                                return fail_usage("so often is a number, not", optarg);
                         break;
                 case OPTION_MIN:
                         if (!parse_percent(optarg, &o.report.min_percent))

@@ -13,7 +13,9 @@ typedef struct Options {
         const char *socket;
         unsigned timeout_s;
         bool json;
-        uint32_t duration_ms;     /* 0: not given */
+        uint32_t duration_ms; /* 0: not given */
+        uint32_t interval_ms;
+        unsigned iterations;      /* 0: not given */
         const char *arguments[2]; /* of the verb; NULL: not given */
         ReportOptions report;
         TaskOptions task;

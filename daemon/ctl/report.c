@@ -11,6 +11,7 @@
 
 #include "ctl/ctl.h"
 #include "ctl/json.h"
+#include "ctl/options.h"
 #include "ctl/output.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
@@ -32,6 +33,33 @@ typedef struct Bytes {
 static void bytes_free(Bytes *b)
 {
         free(b->p);
+}
+
+static void reply_freep(Swprof__Control__Reply **reply)
+{
+        swprof__control__reply__free_unpacked(*reply, NULL);
+}
+
+/* What the local backend keeps. `bare`: of all tasks, if none is chosen, and without samples. Return:
+ * an exit status. */
+static int fetch(const ReportOptions *o, bool bare, Bytes *ret)
+{
+        _cleanup_(reply_freep) Swprof__Control__Reply *reply = NULL;
+        Swprof__Control__Results results = SWPROF__CONTROL__RESULTS__INIT;
+        Swprof__Control__Request request = SWPROF__CONTROL__REQUEST__INIT;
+        int r;
+
+        results.selection = (char *)(o->selection ?: "");
+        results.all = results.bare = bare;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RESULTS;
+        request.results = &results;
+        r = ctl_ask(o->options, &request, 0, SWPROF__CONTROL__REPLY__RESULT_PROFILE, &reply);
+        if (r)
+                return r;
+        ret->p = TAKE_PTR(reply->profile.data);
+        ret->n = reply->profile.len;
+        reply->profile.len = 0;
+        return CTL_EXIT_OK;
 }
 
 static int fail_input(const char *path, const char *what)
@@ -90,8 +118,7 @@ static int open_analysis(
         if (o->recorded) {
                 r = profile_read(&p, o->recorded, o->n_recorded);
         } else {
-                r = o->input ? load(o->input, &bytes)
-                             : o->fetch(o->options, bare, bare, &bytes.p, &bytes.n);
+                r = o->input ? load(o->input, &bytes) : fetch(o, bare, &bytes);
                 if (r)
                         return r;
                 r = profile_read(&p, bytes.p, bytes.n);

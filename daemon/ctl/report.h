@@ -7,15 +7,10 @@
 
 /* The verbs that show results: `segments`, `report`, `export`. */
 
-/* What the daemon keeps: a profile, malloc'ed, or an exit status, and why was said. `all`: not of the
- * newest task alone, where none is chosen; `bare`: without samples. */
 struct Options;
-typedef int (*ReportFetch)(
-        const struct Options *options, bool all, bool bare, uint8_t **ret, size_t *ret_n);
 
 typedef struct ReportOptions {
-        ReportFetch fetch;
-        const struct Options *options; /* for that */
+        const struct Options *options; /* to ask the daemon */
         const char *input;             /* NULL: what the daemon keeps */
         const void *recorded;          /* a profile that is there already; NULL: none */
         size_t n_recorded;

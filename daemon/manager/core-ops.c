@@ -111,6 +111,14 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
         return source && source->snapshot(source->userdata, snapshot);
 }
 
+static void on_segment_began(void *userdata, const SegmentReport *report, bool report_wanted)
+{
+        const TaskSource *source = report->source;
+
+        if (source && source->segment_began)
+                source->segment_began(source->userdata, report, report_wanted);
+}
+
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
         const TaskSource *source = report->source;
@@ -159,6 +167,7 @@ const CoreOps manager_core_ops = {
         .watch_changed = on_watch_changed,
         .prepare = on_prepare,
         .snapshot = on_snapshot,
+        .segment_began = on_segment_began,
         .segment_done = on_segment_done,
         .task_added = on_task_added,
         .command_seen = on_command_seen,

@@ -16,6 +16,12 @@ static bool source_snapshot(void *userdata, const Snapshot *snapshot)
         return session_snapshot(userdata, snapshot);
 }
 
+static void source_segment_began(void *userdata, const SegmentReport *report, bool trace_wanted)
+{
+        if (trace_wanted)
+                session_segment_began(userdata, report);
+}
+
 static void source_segment_done(void *userdata, const SegmentReport *report, bool trace_wanted)
 {
         if (trace_wanted)
@@ -56,6 +62,7 @@ void session_source_init(TaskSource *ret, Session *s)
                 .instance_added = source_instance_added,
                 .instance_removed = source_instance_removed,
                 .snapshot = source_snapshot,
+                .segment_began = source_segment_began,
                 .segment_done = source_segment_done,
                 .task_finished = source_task_finished,
                 .step = source_step,

@@ -32,10 +32,11 @@ struct Store {
         const StoreKind *kind;
         char *path;
         uint64_t max_bytes, max_age_ms;
-        bool in_memory; /* the database is, for want of a file */
+        _Atomic bool in_memory; /* the database is, for want of a file */
         Keep keep;
         Results results;
         Database *database; /* NULL: all in memory. The thread's, once that runs. */
+        bool has_database;
         Mailbox *ops;       /* of Op *, to the thread; NULL in it: the end */
         Mailbox *answers;   /* of Op * */
         size_t n_under_way; /* of the main thread: so the answers always have room */
@@ -43,23 +44,65 @@ struct Store {
         bool running;
         uint64_t swept_mono_ns;
         _Atomic uint64_t bytes, retry_mono_ns; /* 0: works */
+        _Atomic bool damaged;                  /* and put aside */
         pthread_mutex_t lock;                  /* of the error */
         char error[256];
 };
 
 /* ---- what became of it ---- */
 
+/* The log of a database that is put aside goes along: it may hold what the file lacks. */
+static bool store_put_aside(const char *path)
+{
+        static const char *const suffixes[] = {"", "-wal", "-shm"};
+        char from[4200], to[4200];
+        bool moved = true;
+
+        for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+                snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
+                snprintf(to, sizeof(to), "%s.broken%s", path, suffixes[i]);
+                if (rename(from, to) < 0 && errno != ENOENT)
+                        moved = false;
+        }
+        return moved;
+}
+
+/* What cannot be on disk is in memory, less of it. Return: 0, -ENOMEM. */
+static int store_open_memory(Store *s)
+{
+        _cleanup_(freep) char *error = NULL;
+        Database *database;
+        int r;
+
+        if (s->max_bytes > s->kind->max_memory_bytes)
+                s->max_bytes = s->kind->max_memory_bytes;
+        r = database_open(&database, s->kind->schema, ":memory:", s->max_bytes, &error);
+        if (r)
+                return r < 0 ? error_trace(r) : error_origin(-ENOMEM);
+        database_close(s->database);
+        s->database = database;
+        atomic_store(&s->in_memory, true);
+        return 0;
+}
+
 static void store_failed(Store *s, const char *error)
 {
-        bool broken = database_is_broken(s->database);
+        bool damaged = database_is_damaged(s->database);
 
-        if (atomic_load(&s->retry_mono_ns) == 0)
+        if (damaged && store_put_aside(s->path))
+                log_error("%s is damaged: %s. It is %s.broken now, and snapshots are kept in "
+                          "memory until the next start",
+                        s->path, error, s->kind->file_name);
+        else if (atomic_load(&s->retry_mono_ns) == 0)
                 log_error("%s cannot be written, snapshots are kept in memory: %s%s", s->path,
-                        error, broken ? "" : "; trying again");
+                        error, damaged ? "" : "; trying again");
         pthread_mutex_lock(&s->lock);
         snprintf(s->error, sizeof(s->error), "%s", error);
         pthread_mutex_unlock(&s->lock);
-        atomic_store(&s->retry_mono_ns, broken ? UINT64_MAX : mono_now_ns() + RETRY_NS);
+        if (damaged && s->kind->max_memory_bytes > 0 && store_open_memory(s) == 0)
+                damaged = false;
+        atomic_store(&s->damaged, damaged);
+        atomic_store(&s->retry_mono_ns, damaged ? UINT64_MAX : mono_now_ns() + RETRY_NS);
 }
 
 static void store_succeeded(Store *s)
@@ -73,7 +116,8 @@ StoreStatus store_status(Store *s)
 {
         StoreStatus status = {
                 .path = s->path,
-                .state = !s->database || s->in_memory          ? "memory"
+                .state = !s->has_database || atomic_load(&s->in_memory) || atomic_load(&s->damaged)
+                                 ? "memory"
                          : atomic_load(&s->retry_mono_ns) == 0 ? "ready"
                                                                : "failing",
                 .bytes = atomic_load(&s->bytes),
@@ -106,7 +150,8 @@ static int store_do_all(Store *s, Op *const *ops, size_t n)
 
 static void store_do(Store *s, Op *const *ops, size_t n)
 {
-        int r = store_do_all(s, ops, n);
+        /* What is renamed gets nothing more, even where it could. */
+        int r = atomic_load(&s->damaged) ? DATABASE_E_FAILED : store_do_all(s, ops, n);
 
         /* One that cannot be done shall not stand in the way of the others. */
         if (r != 0 && n > 1) {
@@ -120,7 +165,8 @@ static void store_do(Store *s, Op *const *ops, size_t n)
                         store_succeeded(s);
         } else {
                 op_fail(ops[0]);
-                store_failed(s, database_error(s->database));
+                if (!atomic_load(&s->damaged))
+                        store_failed(s, database_error(s->database));
         }
         for (size_t i = 0; i < n; i++)
                 /* There is room: see n_under_way. */
@@ -131,7 +177,7 @@ static void store_sweep(Store *s)
 {
         uint64_t now_ns = mono_now_ns();
 
-        if (now_ns < s->swept_mono_ns + SWEEP_NS)
+        if (atomic_load(&s->damaged) || now_ns < s->swept_mono_ns + SWEEP_NS)
                 return;
         s->swept_mono_ns = now_ns;
         if (database_begin(s->database, false) != 0)
@@ -148,6 +194,8 @@ static void *store_thread(void *userdata)
         struct pollfd fd = {.fd = mailbox_fd(s->ops), .events = POLLIN};
         bool ends = false;
 
+        if (database_check(s->database) != 0)
+                store_failed(s, database_error(s->database));
         while (!ends) {
                 Op *ops[GROUP_MAX];
                 size_t n = 0;
@@ -171,7 +219,7 @@ int store_start(Store *s)
         sigset_t all, before;
         int r;
 
-        if (!s->database)
+        if (!s->has_database)
                 return 0;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -190,7 +238,7 @@ int store_push(Store *s, Op *op)
 {
         int r = -EBUSY;
 
-        if (s->database && s->n_under_way < WAITING_MAX && mailbox_push(s->ops, &op) == 0) {
+        if (s->has_database && s->n_under_way < WAITING_MAX && mailbox_push(s->ops, &op) == 0) {
                 s->n_under_way++;
                 return 0;
         }
@@ -212,7 +260,7 @@ bool store_works(void *userdata)
 {
         Store *s = userdata;
 
-        return s->database && s->n_under_way < WAITING_MAX / 2 &&
+        return s->has_database && s->n_under_way < WAITING_MAX / 2 &&
                atomic_load(&s->retry_mono_ns) <= mono_now_ns();
 }
 
@@ -242,7 +290,7 @@ static int keep_load(void *userdata, size_t n, KeepLoaded done, void *done_userd
 /* What nobody waits for: lost if it cannot be done. */
 static void store_push_record(Store *s, Op *op)
 {
-        if (!s->database)
+        if (!s->has_database)
                 op_free(op);
         else if (!op || store_push(s, op) < 0)
                 counter_add(COUNTER_STORE_RECORDS_LOST, 1);
@@ -294,37 +342,6 @@ void store_dispatch(Store *s)
 }
 
 /* ---- its beginning and end ---- */
-
-/* The log of a database that is put aside goes along: it may hold what the file lacks. */
-static bool store_put_aside(const char *path)
-{
-        static const char *const suffixes[] = {"", "-wal", "-shm"};
-        char from[4200], to[4200];
-        bool moved = true;
-
-        for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
-                snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
-                snprintf(to, sizeof(to), "%s.broken%s", path, suffixes[i]);
-                if (rename(from, to) < 0 && errno != ENOENT)
-                        moved = false;
-        }
-        return moved;
-}
-
-/* What cannot be on disk is in memory, less of it. Return: 0, -ENOMEM. */
-static int store_open_memory(Store *s)
-{
-        _cleanup_(freep) char *error = NULL;
-        int r;
-
-        if (s->max_bytes > s->kind->max_memory_bytes)
-                s->max_bytes = s->kind->max_memory_bytes;
-        r = database_open(&s->database, s->kind->schema, ":memory:", s->max_bytes, &error);
-        if (r)
-                return r < 0 ? error_trace(r) : error_origin(-ENOMEM);
-        s->in_memory = true;
-        return 0;
-}
 
 static int store_open(Store *s, const char *dir)
 {
@@ -380,6 +397,7 @@ int store_new_kind(Store **ret, const StoreKind *kind, const char *dir, uint64_t
                 r = store_open(s, dir);
         if (r < 0)
                 return error_trace(r);
+        s->has_database = s->database != NULL;
         s->keep = (Keep){
                 .userdata = s,
                 .last_id = s->database ? database_last_id(s->database) : 0,

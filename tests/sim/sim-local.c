@@ -200,6 +200,12 @@ static bool on_snapshot(void *userdata, const Snapshot *s)
         return taken;
 }
 
+static void on_segment_began(void *userdata, const SegmentReport *r, bool wanted)
+{
+        cr_assert_eq(r->source, w.source);
+        cr_assert_neq(result_task_number(r->task_id), 0);
+}
+
 static void on_segment_done(void *userdata, const SegmentReport *r, bool wanted)
 {
         cr_assert_eq(r->source, w.source);
@@ -222,6 +228,7 @@ static const CoreOps ops = {
         .watch_changed = on_instance,
         .prepare = on_instance,
         .snapshot = on_snapshot,
+        .segment_began = on_segment_began,
         .segment_done = on_segment_done,
         .task_added = on_task_added,
         .command_seen = on_command_seen,
