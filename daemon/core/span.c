@@ -39,6 +39,7 @@ static void span_resume(Segment *s, Delivered *delivered)
         s->first_wall_ms = delivered->first_wall_ms;
         s->last_wall_ms = delivered->last_wall_ms;
         counter_add(COUNTER_SEGMENTS_RESUMED, 1);
+        segment_tell_began(s);
 }
 
 static int span_refuse(Task *task, CounterId cause)

@@ -40,8 +40,8 @@ static KeptSegment segment_kept(const BufferSegment *s, bool taken_kept)
                 .last_wall_ms = s->last_wall_ms,
                 /* One whose snapshots were dropped would go on with a hole. */
                 .done = s->done || s->dropped,
-                .report = s->report.data,
-                .report_size = s->report.size,
+                .report = s->report.data ?: s->draft.data,
+                .report_size = s->report.data ? s->report.size : s->draft.size,
         };
 }
 
@@ -461,8 +461,10 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
                 if (!report)
                         return error_origin(-ENOMEM);
                 memcpy(report, segment->report, segment->report_size);
-                s->report = (RpcBytes){report, segment->report_size};
+                *(segment->done ? &s->report : &s->draft) =
+                        (RpcBytes){report, segment->report_size};
         }
+        s->left = true;
         s->next_sequence = certain ? segment->next_sequence : segment->reserved_sequence;
         s->left_id = segment->left_id;
         s->first_wall_ms = segment->first_wall_ms;
@@ -470,6 +472,8 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
         s->recorded = true;
         s->done = segment->done || !certain || !task_lives;
         *ret_continues = !s->done;
+        if (s->done)
+                buffer_segment_give_up(s);
         if (certain)
                 buffer_segment_set_kept(b, s, n_snapshots);
         else

@@ -71,6 +71,11 @@ typedef struct BufferReport {
         RpcBytes bytes; /* malloc'ed */
 } BufferReport;
 
+/* The segment is known, and is live: takes the trace segment (malloc'ed) that a later daemon is to
+ * report if it never hears of the segment. */
+void buffer_segment_began(Buffer *b, const char *service, const char *instance,
+        const char *segment_id, RpcBytes draft);
+
 /*
  * The segment gets no more snapshots. `report` (malloc'ed) is kept with it and given to the caller
  * of buffer_retired() once its last snapshot has left.

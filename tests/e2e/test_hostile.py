@@ -7,7 +7,7 @@ import socket
 import subprocess
 import unittest
 
-from swprofd_test import BUILD, SwprofdTest, wait_until
+from swprofd_test import BUILD, SLOW, SwprofdTest, wait_until
 
 
 class Hostile(SwprofdTest):
@@ -79,10 +79,10 @@ class Hostile(SwprofdTest):
         # The second daemon finds the thread anew: it has no earlier copy to repeat.
         done = subprocess.run([BUILD / "daemon/swprofd", f"--record={self.folder}/record", "--pid",
                                str(hostile.process.pid), "--tid", str(tid)],
-                              capture_output=True, text=True, timeout=30)
+                              capture_output=True, text=True, timeout=30 * SLOW)
         self.assertNotEqual(done.returncode, 0)
         # Loading programs and letting them go waits for all that run.
-        done = subprocess.run([BUILD / "daemon/swprofd", "--check-host"], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([BUILD / "daemon/swprofd", "--check-host"], capture_output=True, text=True, timeout=30 * SLOW)
         self.assertEqual(done.returncode, 0, done.stderr)
         out = fine.finish()
         got = self.settled_snapshots(segment)

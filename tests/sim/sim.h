@@ -37,7 +37,7 @@ typedef struct SimSpan {
         unsigned n_stretches;
 
         char task[24]; /* of the snapshots */
-        unsigned n_snapshots, n_done;
+        unsigned n_snapshots, n_begun, n_done;
         unsigned n_valid; /* samples that were taken while and where it ran */
         int64_t first_wall_ms, last_wall_ms;
         SegmentReport report; /* numbers and flags only */

@@ -41,6 +41,12 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
         return session_snapshot(w.session, snapshot);
 }
 
+static void on_segment_began(void *userdata, const SegmentReport *report, bool wanted)
+{
+        if (wanted)
+                session_segment_began(w.session, report);
+}
+
 static void on_segment_done(void *userdata, const SegmentReport *report, bool wanted)
 {
         if (!wanted)
@@ -62,6 +68,7 @@ static const CoreOps ops = {
         .watch_changed = on_instance,
         .prepare = on_instance,
         .snapshot = on_snapshot,
+        .segment_began = on_segment_began,
         .segment_done = on_segment_done,
         .task_added = on_task_added,
         .command_seen = on_command_seen,

@@ -226,6 +226,7 @@ void world_free(void)
 void world_end(void)
 {
         SessionStatus status = session_status(w.session);
+        unsigned n_unreported = 0;
         uint64_t n_ambiguous = counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS) - w.n_ambiguous_kills;
 
         printf("%llu received of %u segments, %llu holes, %llu ambiguous, %llu kept, %llu kills, "
@@ -235,6 +236,8 @@ void world_end(void)
                 (unsigned long long)counter_get(COUNTER_SNAPSHOTS_KEPT),
                 (unsigned long long)w.n_kills,
                 (unsigned long long)counter_get(COUNTER_SEGMENTS_RESUMED));
+        for (unsigned i = 0; i < w.n_segments; i++)
+                n_unreported += w.segments[i].n_reports == 0;
         cr_assert_eq(status.n_buffered, 0, "%llu are still buffered",
                 (unsigned long long)status.n_buffered);
         cr_assert_geq(w.n_received, 1000);
@@ -244,6 +247,7 @@ void world_end(void)
                 for (unsigned a = 0; a < N_APPS; a++)
                         cr_assert_geq(w.tasks[t].n_finishes[a], 1, "task %u of a%u", t, a);
         if (w.n_kills == 0) {
+                cr_assert_leq(n_unreported, counter_get(COUNTER_TRACE_SEGMENTS_LOST));
                 uint64_t n_given_up = w.config.oap_redelivery == REDELIVERY_AT_MOST_ONCE
                                               ? counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS)
                                               : 0;
