@@ -344,6 +344,9 @@ typedef struct SegmentInfo {
 void core_segments(
         Core *c, Now now, void (*each)(void *userdata, const SegmentInfo *info), void *userdata);
 
+/* Whose thread that target is. Return: whether it is known. */
+bool core_target_thread(const Core *c, TargetId id, pid_t *ret_pid, pid_t *ret_tid);
+
 /* ---- samples ---- */
 
 /* A thread's own counters. */

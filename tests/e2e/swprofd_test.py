@@ -4,6 +4,7 @@
 The build directory comes from SWPROFD_BUILD (set by meson). Everything lives in one temporary directory.
 SWPROFD_TEST_SLOW: how many times slower than a real machine an emulated one is taken to be. Periods, programs and
 timeouts are that much longer there.
+SWPROFD_TEST_OPTIONS: options for each daemon; SWPROFD_TEST_WRAPPER: a command that runs it, for tests that have none.
 """
 
 import concurrent.futures
@@ -149,7 +150,7 @@ class SwprofdTest(unittest.TestCase):
 
     daemon_options = tuple(filter(None, os.environ.get("SWPROFD_TEST_OPTIONS", "").split()))
     daemon_config = ""
-    daemon_wrapper = ()
+    daemon_wrapper = tuple(os.environ.get("SWPROFD_TEST_WRAPPER", "").split())
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="swprofd-test.")

@@ -8,7 +8,7 @@ import tempfile
 import time
 import unittest
 
-from swprofd_test import BUILD, SwprofdTest, wait_until
+from swprofd_test import BUILD, SLOW, SwprofdTest, wait_until
 
 
 class Rules(SwprofdTest):
@@ -16,12 +16,14 @@ class Rules(SwprofdTest):
 
     def test_slow_among_fast(self):
         """Fifty fast requests and one slow one: the slow one is profiled, from its first 10 ms."""
-        self.peer.create_task("crowd", "/mixed", threshold=200, period=10, count=9)
-        [t] = self.program("crowd", "crowd", "one", 50).finish()
+        period_ms = 10 * SLOW
+        self.peer.create_task("crowd", "/mixed", threshold=200 * SLOW, period=period_ms, count=9)
+        [t] = self.program("crowd", "crowd", "one", 50, SLOW).finish()
         got = self.settled_snapshots(t["segment"])
         self.assert_contiguous(got)
-        self.assertLessEqual(got[0]["time"] - t["start"], 10 + 1)
-        self.assertGreaterEqual(len(got), 58)
+        # Where time is not real samples come late.
+        self.assertLessEqual(got[0]["time"] - t["start"], period_ms + (1 if SLOW == 1 else period_ms))
+        self.assertGreaterEqual(len(got), 58 if SLOW == 1 else 40)
         self.assertTrue(any("slow_first" in f for f in got[0]["stack"]) or got[0]["time"] - t["start"] < 2)
         others = {}
         for s in self.peer.recorded()["snapshots"]:
@@ -35,22 +37,22 @@ class Late(SwprofdTest):
         pass
 
     def test_daemon_starts_late(self):
-        """Half of a 1-minute task is over: the rest is run, to the end of the task, and reported once."""
+        """Most of a 1-minute task is over: the rest is run, to the end of the task, and reported once."""
         begin = time.time()
         self.peer.inject_task("late", taskId="late.1", endpointName="/late", duration=1, dumpPeriod=50,
                               minDurationThreshold=0, maxSamplingCount=3,
-                              startTime=int(begin * 1000) - 45000, createTime=int(begin * 1000) - 45000)
+                              startTime=int(begin * 1000) - 52000, createTime=int(begin * 1000) - 52000)
         self.daemon.start()
         program = self.program("idle", "late", "one", "/late", "span")
         program.line()
         segment = program.line()["segment"]
         recorded = self.peer.wait_until(lambda r: r["finishes"], 40)
-        self.assertAlmostEqual(time.time() - begin, 15, delta=3)
+        self.assertAlmostEqual(time.time() - begin, 8, delta=3)
         self.assertEqual(len(recorded["finishes"]), 1)
         got = self.settled_snapshots(segment)
         self.assert_contiguous(got)
-        self.assertLessEqual(got[-1]["time"], int(begin * 1000) + 15000)
-        self.assertGreaterEqual(got[-1]["time"], int(begin * 1000) + 14000)
+        self.assertLessEqual(got[-1]["time"], int(begin * 1000) + 8000)
+        self.assertGreaterEqual(got[-1]["time"], int(begin * 1000) + 7000)
 
     def test_daemon_starts_after_the_end(self):
         now = int(time.time() * 1000)
