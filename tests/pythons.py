@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPythons that are to be had here: python3.N of PATH, of pyenv where that is installed, the system's, and what
-SWPROFD_TEST_PYTHONS names (paths, separated by colons)."""
+SWPROFD_TEST_PYTHONS names (paths, separated by colons); the newest, else, of a later Debian (see fetch-python)."""
 
+import functools
 import os
 import pathlib
 import re
@@ -32,13 +33,32 @@ def candidates():
     yield from filter(None, (shutil.which(f"python3.{minor}") for minor in MINORS))
 
 
+@functools.cache
+def fetch(name):
+    """Return: (the path of one beside the system's, "") or (None, why there is none)."""
+    if name not in ("3.13", "3.14"):
+        return None, "not here"
+    done = subprocess.run([pathlib.Path(__file__).with_name("fetch-python"), name], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    return None, (done.stderr.strip().splitlines() or ["fetch-python failed"])[-1].replace("SKIP: ", "")
+
+
 def find():
-    """Return: ({name: path}: one of each version, and the system's as well; the versions that are not here)."""
+    """Return: ({name: path}: one of each version, and the system's as well; the versions that are not here, and why)."""
     found = {}
     for python in candidates():
         minor = version(python)
         name = f"3.{minor}" + ("-system" if python == SYSTEM else "")
         if minor in MINORS:
             found.setdefault(name, python)
-    missing = [f"3.{m}" for m in MINORS if not any(re.fullmatch(rf"3\.{m}(-system)?", name) for name in found)]
+    missing = []
+    for name in (f"3.{minor}" for minor in MINORS):
+        if not any(re.fullmatch(rf"{name}(-system)?", other) for other in found):
+            python, reason = fetch(name)
+            if python:
+                found[name] = python
+            else:
+                missing.append(f"{name} ({reason})")
     return found, missing

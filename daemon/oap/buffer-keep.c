@@ -38,9 +38,10 @@ static KeptSegment segment_kept(const BufferSegment *s, bool taken_kept)
                 .reserved_kept = s->n_taken > 0 && taken_kept,
                 .first_wall_ms = s->first_wall_ms,
                 .last_wall_ms = s->last_wall_ms,
-                .done = s->done,
-                .report = s->report.data,
-                .report_size = s->report.size,
+                /* One whose snapshots were dropped would go on with a hole. */
+                .done = s->done || s->dropped,
+                .report = s->report.data ?: s->draft.data,
+                .report_size = s->report.data ? s->report.size : s->draft.size,
         };
 }
 
@@ -187,6 +188,8 @@ static void segment_lost(Buffer *b, const KeptLoss *loss)
                 s->dropped = true;
                 n += buffer_segment_drop(b, s);
                 buffer_segment_set_kept(b, s, 0);
+                if (!s->done)
+                        buffer_record_segment(b, s);
                 buffer_segment_retire(b, s);
         }
         counter_add(COUNTER_SNAPSHOTS_KEPT_OVER, n);
@@ -458,8 +461,10 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
                 if (!report)
                         return error_origin(-ENOMEM);
                 memcpy(report, segment->report, segment->report_size);
-                s->report = (RpcBytes){report, segment->report_size};
+                *(segment->done ? &s->report : &s->draft) =
+                        (RpcBytes){report, segment->report_size};
         }
+        s->left = true;
         s->next_sequence = certain ? segment->next_sequence : segment->reserved_sequence;
         s->left_id = segment->left_id;
         s->first_wall_ms = segment->first_wall_ms;
@@ -467,6 +472,8 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
         s->recorded = true;
         s->done = segment->done || !certain || !task_lives;
         *ret_continues = !s->done;
+        if (s->done)
+                buffer_segment_give_up(s);
         if (certain)
                 buffer_segment_set_kept(b, s, n_snapshots);
         else

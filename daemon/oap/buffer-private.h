@@ -22,8 +22,10 @@ typedef struct BufferSegment {
         bool recorded; /* has a record */
         bool dropped;  /* its snapshots on disk are gone, or are to go: it gets no more */
         bool done;
+        bool left;   /* by a former daemon, and not heard of since */
         bool listed; /* while a record is made */
         RpcBytes report;
+        RpcBytes draft; /* of that, while it lives */
 } BufferSegment;
 
 typedef struct Entry {
@@ -71,6 +73,8 @@ BufferSegment *buffer_segment_new(Buffer *b, uint64_t id, const char *service, c
         const char *task_id, const char *segment_id);
 BufferSegment *buffer_segment_find(const Buffer *b, const char *service, const char *instance,
         const char *task_id, const char *segment_id);
+/* It is done, and nobody will tell its end: what is known of it becomes its report. */
+void buffer_segment_give_up(BufferSegment *s);
 /* Lets it go if it is done and has nothing left to send. */
 void buffer_segment_retire(Buffer *b, BufferSegment *s);
 /* What is on disk of it has become more or less. */

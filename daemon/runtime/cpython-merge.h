@@ -36,6 +36,8 @@ enum {
         _CPYTHON_MERGE_E_SUCCESS,
         CPYTHON_MERGE_E_MISMATCH,
         CPYTHON_MERGE_E_TOO_DEEP, /* more than max */
+        CPYTHON_MERGE_E_NO_ENTRY, /* done, but a frame of the loop is without functions: it is being
+                                     entered or left, or they are of a state that was not read */
 };
 
 /* Functions of Python are frames of kind FRAME_PYTHON whose vaddr is their index in `python`. Return:

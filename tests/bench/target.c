@@ -3,6 +3,7 @@
  * What is profiled in the benchmarks, as service "bench":
  *
  *   target sleep N            N threads sleep in a request each until stdin ends
+ *   target wait N             the same without requests
  *   target cpu|syscall        carries out the lines of stdin, on one thread:
  *                               +   from now on it is in a request (one for all)
  *                               -   from now on it is not
@@ -140,18 +141,27 @@ static void *sleep_in_span(void *stop)
         return NULL;
 }
 
-static void run_sleepers(unsigned n)
+static void *sleep_out_of_span(void *stop)
+{
+        pthread_mutex_lock(stop);
+        pthread_mutex_unlock(stop);
+        return NULL;
+}
+
+static void run_sleepers(unsigned n, bool spans)
 {
         static pthread_mutex_t stop = PTHREAD_MUTEX_INITIALIZER;
         pthread_t *threads = calloc(n + 1, sizeof(*threads));
         pthread_attr_t attr;
 
-        wait_watched(client, "/bench");
+        if (spans)
+                wait_watched(client, "/bench");
         pthread_mutex_lock(&stop);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, 64 << 10);
         for (unsigned i = 0; i < n; i++)
-                if (!threads || pthread_create(&threads[i], &attr, sleep_in_span, &stop) != 0)
+                if (!threads || pthread_create(&threads[i], &attr,
+                                        spans ? sleep_in_span : sleep_out_of_span, &stop) != 0)
                         exit(1);
         puts("{}");
         while (getchar() != EOF)
@@ -168,8 +178,8 @@ int main(int argc, char **argv)
                 return 1;
         setvbuf(stdout, NULL, _IOLBF, 0);
         client = connect_daemon("bench", "one");
-        if (strcmp(argv[1], "sleep") == 0)
-                run_sleepers(argc > 2 ? (unsigned)atoi(argv[2]) : 0);
+        if (strcmp(argv[1], "sleep") == 0 || strcmp(argv[1], "wait") == 0)
+                run_sleepers(argc > 2 ? (unsigned)atoi(argv[2]) : 0, argv[1][0] == 's');
         else
                 carry_out_lines(argv[1]);
         swprof_close(client);

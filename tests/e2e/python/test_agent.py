@@ -102,7 +102,7 @@ class Agent(AgentTest):
         for segment in segments.values():
             self.check_segment(segment, 200)
         os.write(program.stdin.fileno(), b"..")
-        self.assertEqual(program.wait(15), 0)
+        self.assertEqual(program.wait(30), 0)
 
 
 if __name__ == "__main__":

@@ -1,69 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo with the real agent and a real OAP: SWPROFD_REAL_OAP=HOST:GRPCPORT,HTTPPORT. Skips without."""
+"""The blog's demo, as it is and with work in place of its sleeps, with the real agent in each Python that is here, and a
+real OAP: SWPROFD_REAL_OAP=HOST:GRPCPORT,HTTPPORT, or one that is started here."""
 
+import json
 import os
+import pathlib
 import sys
+import tempfile
+import time
 import unittest
 
 import venvs
 from agent_test import PERIOD_MS, AgentTest, get, wait_until
 from peer.client import Client, profiled_windows
-from venvs import INTERPRETERS
 
-ADDRESS = os.environ.get("SWPROFD_REAL_OAP")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "oap"))
+
+from real_oap import Missing, RealOap  # noqa: E402
+
+N_REQUESTS = 2
+# Of each program the calls of the handler, whose lines are the tree's nodes: function, code, and how long that takes: ms
+# that it sleeps, or the name of what the program has measured.
+CALLS = {
+    "demo": [("do_GET", "time.sleep(0.5)", 500), ("do_GET", "body = method3()", 60),
+             ("method3", "time.sleep(0.02)", 20), ("method3", "return method2()", 40),
+             ("method2", "time.sleep(0.02)", 20), ("method2", "return method1()", 20),
+             ("method1", "time.sleep(0.02)", 20)],
+    "demo_cpu": [("do_GET", 'timed(times, "work", work, 500)', "work"),
+                 ("do_GET", 'timed(times, "method3", method3, times)', "method3"),
+                 ("method3", 'timed(times, "work3", work, 20)', "work3"),
+                 ("method3", 'timed(times, "method2", method2, times)', "method2"),
+                 ("method2", 'timed(times, "work2", work, 20)', "work2"),
+                 ("method2", 'timed(times, "method1", method1, times)', "method1"),
+                 ("method1", 'timed(times, "work1", work, 20)', "work1")],
+}
+FUNCTIONS = ["method1", "method2", "method3", "do_GET"]     # each is called by the next
+_oap = None
 
 
-class RealOap(AgentTest):
-    def start_oap(self):
-        grpc, http = ADDRESS.rsplit(",", 1)
-        self.peer = Client(f"{grpc.rsplit(':', 1)[0]}:{http}")
-        self.peer.grpc_address = grpc
+def line_of(program, function, code):
+    """Of the call in the function's source."""
+    lines = pathlib.Path(__file__).with_name(f"{program}.py").read_text().splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.strip().startswith(f"def {function}("))
+    return next(n for n, line in enumerate(lines[begin:], begin + 1) if line.strip() == code)
 
-    def demo(self, version):
-        """The OAP lists the agent's segments as profiled, each with its time in one tree."""
+
+def setUpModule():
+    global _oap
+    address = os.environ.get("SWPROFD_REAL_OAP")
+    if address:
+        grpc, http = address.rsplit(",", 1)
+        _oap = Client(f"{grpc.rsplit(':', 1)[0]}:{http}")
+        _oap.grpc_address = grpc
+        return
+    folder = tempfile.TemporaryDirectory(prefix="swprofd-test.")
+    unittest.addModuleCleanup(folder.cleanup)
+    begin = time.monotonic()
+    _oap = RealOap(folder.name).start()
+    unittest.addModuleCleanup(_oap.stop)
+    print(f"OAP {_oap.version()} started in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+
+
+class Demo:
+    """One of the programs, that runs, and its task."""
+
+    def __init__(self, test, version, program):
+        self.program = program
+        self.service = f"{program}-{venvs.interpreters.name(version)}-{os.getpid()}"
         venv = venvs.with_agent(version)
-        self.service = f"python-{os.getpid()}-{version[1]}"
-        demo = self.begin([venv.bin / "sw-python", "run", "python", "demo.py", "0"], self.environment(venv))
-        port = int(self.line(demo))
-        task = wait_until(lambda: self.create_task(), 30, "the service to be known")
-        self.wait_for_tasks()
-        for _ in range(2):
-            get(port)
-        # What was sent is readable after the server's persistence period, 25 s on a default one.
-        windows = wait_until(lambda: (w := profiled_windows(self.peer.segments(task))) and len(w) == 2 and w, 60,
-                             "the task's segments to be listed")
-        for _, _, trace in windows.values():
-            self.assertEqual((trace["endpointNames"], trace["instanceName"]), (["/"], "inst"))
-        roots = wait_until(lambda: self.whole(windows), 60, "all snapshots to be in one tree of each segment")
-        for root, (start, end, _) in zip(roots, windows.values()):
-            print(f"Python {version}: {root['duration']} of {end - start} ms", file=sys.stderr)
-            self.assertGreaterEqual(root["duration"], (end - start) / 2)
-            self.assertLessEqual(root["duration"], end - start + PERIOD_MS)
-        # One agent asks for tasks: the daemon.
-        kinds = [log["operationType"] for log in self.peer.logs(task)]
-        self.assertEqual(kinds.count("NOTIFIED"), 1)
-
-    def whole(self, windows):
-        """Return: the roots of the segments' trees, when the OAP has all that was sent."""
-        roots = [[e for t in self.peer.analyze(segment, start, end)["trees"] for e in t["elements"]
-                  if e["parentId"] == "0"] for segment, (start, end, _) in windows.items()]
-        c = self.daemon.counters()
-        return (all(len(r) == 1 for r in roots) and c["snapshots_queued"] == c["snapshots_sent"] + c["snapshots_thinned"]
-                and sum(r[0]["count"] for r in roots) == c["snapshots_sent"] and [r[0] for r in roots])
+        self.process = test.begin([venv.bin / "sw-python", "run", "python", f"{program}.py", "0"],
+                                  test.environment(venv, SW_AGENT_NAME=self.service))
+        self.answers = []
 
     def create_task(self):
-        return self.peer.create_task(self.service, "/", period=PERIOD_MS, count=5)
+        return _oap.create_task(self.service, "/", period=PERIOD_MS, count=5)
 
 
-def add(version):
-    setattr(RealOap, f"test_{version[0]}_{version[1]:02}", lambda self: self.demo(version))
+class Demos(AgentTest):
+    def start_oap(self):
+        self.peer = _oap
 
+    def test(self):
+        """The demos run side by side, and are asked one after another."""
+        demos = []
+        for version in venvs.INTERPRETERS:
+            with self.subTest(version=version):
+                demos += [Demo(self, version, program) for program in ("demo", "demo_cpu")]
+        for demo in demos:
+            demo.port = int(self.line(demo.process, 60))
+        for demo in demos:
+            demo.task = wait_until(demo.create_task, 60, "the service to be known")
+        wait_until(lambda: sum(t["state"] == "running" for t in self.daemon.status()["tasks"]) >= len(demos), 60,
+                   "all tasks to run")
+        for demo in demos:
+            demo.answers = [get(demo.port) for _ in range(N_REQUESTS)]
+        for demo in demos:
+            # What was sent is readable after the server's persistence period, 25 s on a default one.
+            demo.windows = wait_until(
+                lambda: (w := profiled_windows(_oap.segments(demo.task))) and len(w) == N_REQUESTS and w, 60,
+                "the task's segments to be listed")
+        wait_until(self.has_all, 60, "all snapshots to be sent")
+        for demo in demos:
+            with self.subTest(service=demo.service):
+                self.check(demo)
 
-for found in INTERPRETERS:
-    add(found)
+    def has_all(self):
+        c = self.daemon.counters()
+        return c["snapshots_queued"] == c["snapshots_sent"] + c["snapshots_thinned"]
+
+    def check(self, demo):
+        # The agent's own segments, in the order of the requests.
+        windows = sorted(demo.windows.items(), key=lambda w: w[1][0])
+        for (segment, (start, end, trace)), answer in zip(windows, demo.answers):
+            self.assertEqual((trace["endpointNames"], trace["instanceName"]), (["/"], "inst"))
+            elements = wait_until(lambda: self.whole(segment, start, end), 60, "one tree of the segment")
+            self.assertLessEqual(max(int(e["duration"]) for e in elements), end - start + PERIOD_MS)
+            self.check_tree(demo, elements, json.loads(answer), late_ms=max(0, end - start - 560))
+        # One agent asks for tasks: the daemon.
+        kinds = [log["operationType"] for log in _oap.logs(demo.task)]
+        self.assertEqual(kinds.count("NOTIFIED"), 1)
+
+    def whole(self, segment, start, end):
+        """Return: the elements of the segment's tree, once there is one and it has no more to come."""
+        trees = [t["elements"] for t in _oap.analyze(segment, start, end)["trees"]]
+        time.sleep(0.1)
+        again = [t["elements"] for t in _oap.analyze(segment, start, end)["trees"]]
+        return trees[0] if len(trees) == 1 and trees == again else None
+
+    def check_tree(self, demo, elements, answer, late_ms):
+        """Each call is a node below those that led to it, and its time within a period of the truth; beside that, what
+        other load of the machine has cost: samples as they are counted, and times that sleeps took longer."""
+        c = self.daemon.counters()
+        lost = sum(c[f"samples_{cause}"] for cause in ("late", "unstable", "fault", "queue_full", "no_stack"))
+        by_id, errors = {e["id"]: e for e in elements}, []
+        for function, code, truth in CALLS[demo.program]:
+            signature = f"{demo.program}.py.{function}: {line_of(demo.program, function, code)}"
+            # 3.8 knows the path of the program as it was given.
+            node = next((e for e in elements if f"/{e['codeSignature']}".endswith(f"/{signature}")), None)
+            if isinstance(truth, str):
+                # A thread that waits for a CPU is looked at like one that runs, but the daemon waits for one, too.
+                truth, cpu_ms = answer[truth]
+                late_ms = truth - cpu_ms
+            errors.append((node["duration"] if node else 0) - truth)
+            self.assertLessEqual(abs(errors[-1]), PERIOD_MS * (1 + lost) + 2 * late_ms + 2, (signature, truth, node))
+            callers = []
+            while node and node["parentId"] in by_id:
+                node = by_id[node["parentId"]]
+                callers += [f for f in FUNCTIONS if f".py.{f}: " in node["codeSignature"]]
+            if node:
+                self.assertEqual(callers, FUNCTIONS[FUNCTIONS.index(function) + 1:])
+        print(f"{demo.service}: errors of its {len(errors)} nodes (ms):", *(f"{e:+.1f}" for e in errors),
+              file=sys.stderr)
+
 
 if __name__ == "__main__":
-    if not ADDRESS:
-        print("skipped: SWPROFD_REAL_OAP=HOST:GRPCPORT,HTTPPORT names no real OAP")
+    print("interpreters:", ", ".join(filter(None, venvs.INTERPRETERS.values())), file=sys.stderr)
+    try:
+        if not os.environ.get("SWPROFD_REAL_OAP"):
+            with tempfile.TemporaryDirectory() as nowhere:
+                RealOap(nowhere)
+    except Missing as e:
+        print(f"skipped: {e}")
         sys.exit(77)
     unittest.main(verbosity=2)

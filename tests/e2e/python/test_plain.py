@@ -15,7 +15,7 @@ class Plain(AgentTest):
     def plain(self, version, *arguments, threshold=0):
         program = INTERPRETERS[version]
         if not program:
-            self.skipTest(f"Python {interpreters.name(version)} is not here")
+            self.skipTest(interpreters.why_not(version))
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SW", "PYTHON"))}
         env.update(SWPROFD_SOCKET=self.daemon.span_socket, PYTHONPATH=str(PACKAGE / "src"),
                    PYTHONDONTWRITEBYTECODE="1")
@@ -25,7 +25,7 @@ class Plain(AgentTest):
     def request(self, version):
         process = self.plain(version)
         said = json.loads(self.line(process))
-        self.assertEqual(process.wait(15), 0)
+        self.assertEqual(process.wait(30), 0)
         for segment, least_ms in ((said["segment"], 200), (said["sub"], 100)):
             snapshots = self.settled_snapshots(segment)
             self.assert_contiguous(snapshots)
@@ -55,7 +55,7 @@ class Plain(AgentTest):
         self.daemon.start()
         wait_until(is_followed, 30, "the segment to be followed again")
         os.write(process.stdin.fileno(), b".")
-        self.assertEqual(process.wait(15), 0)
+        self.assertEqual(process.wait(30), 0)
 
 
 def add(version):

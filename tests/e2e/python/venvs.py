@@ -17,7 +17,8 @@ import interpreters  # noqa: E402
 PACKAGE = SOURCE / "lib/python"
 AGENT = "apache-skywalking==1.2.0"
 INTERPRETERS = interpreters.find()
-BUILDER = next((v for v in sorted(INTERPRETERS, reverse=True) if INTERPRETERS[v] and v >= (3, 10)), None)
+# The newest that the agent is for.
+BUILDER = next((v for v in [(3, 13), (3, 12), (3, 11), (3, 10), (3, 14)] if INTERPRETERS[v]), None)
 MIDDLE = next((v for v in ((3, 11), (3, 10), (3, 12)) if INTERPRETERS[v]), (3, 11))
 
 
@@ -45,7 +46,7 @@ def make(name, version, requirements):
     """Raises SkipTest."""
     program = INTERPRETERS.get(version)
     if not program:
-        raise unittest.SkipTest(f"Python {interpreters.name(version)} is not here")
+        raise unittest.SkipTest(interpreters.why_not(version))
     folder = BUILD / "python-venvs" / f"{name}-{interpreters.name(version)}"
     venv, done = Venv(folder), folder / "requirements"
     wanted = "\n".join(requirements)

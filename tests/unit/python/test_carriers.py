@@ -247,6 +247,42 @@ class Tasks(CarrierTest):
             with mock.patch.object(*function, side_effect=RuntimeError):
                 self.assertEqual(self.run_loop(request_in_task(request)), 7)
 
+    def test_callback_without_attributes(self):
+        class Callback:
+            def __init__(self, called):
+                self.called = called
+
+            def __getattr__(self, name):
+                raise RuntimeError if name == "__self__" else AttributeError
+
+            def __call__(self):
+                self.called.append(1)
+
+        async def request():
+            called = []
+            with swprof.start("/x"):
+                asyncio.get_running_loop().call_soon(Callback(called))
+                await leaf()
+            return called
+
+        self.assertEqual(self.run_loop(request_in_task(request)), [1])
+
+    def test_renamed_to_what_nobody_watches(self):
+        """It gets no hooks again."""
+        async def request():
+            loop = asyncio.get_running_loop()
+            with swprof.start("/x") as span:
+                await leaf()
+                span.rename("/y")
+                await leaf()
+                self.assertNotIn("call_soon", vars(loop))
+                span.rename("/z")
+                self.assertNotIn("call_soon", vars(loop))
+                span.rename("/x")
+                self.assertIn("call_soon", vars(loop))
+
+        self.run_loop(request_in_task(request))
+
     def test_no_task_any_more(self):
         """Its hooks go with the first switch that finds it so."""
         async def request():

@@ -617,6 +617,28 @@ class Processes(ClientTest):
         self.assertTrue(span.watched)
         self.assertEqual([n for n, _ in self.daemon.received()], ["start", "stop", "start"])
 
+    def test_signal_handler_changes_the_names(self):
+        """While the program does so itself."""
+        def work():
+            client = swprof.Client
+
+            def interrupted(service, *arguments):
+                if service == "service-1":
+                    signal.raise_signal(signal.SIGUSR1)
+                return client(service, *arguments)
+
+            def handle(*_):
+                swprof.close()
+                swprof.init("service-2", "one", socket_path=self.daemon.path)
+
+            signal.signal(signal.SIGUSR1, handle)
+            signal.alarm(30)    # a lock that is not taken twice is waited for without an end
+            with mock.patch.object(swprof, "Client", interrupted):
+                swprof.init("service-1", "one", socket_path=self.daemon.path)
+            return swprof._current.arguments[0] == "service-1"
+
+        self.assertTrue(self.run_in_child(work))
+
     def test_nothing_raises(self):
         self.connect("/x")
         span = swprof.start("/x")

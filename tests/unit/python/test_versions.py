@@ -20,7 +20,7 @@ class Versions(unittest.TestCase):
 def add(version, program):
     def test(self):
         if not program:
-            self.skipTest(f"Python {interpreters.name(version)} is not here")
+            self.skipTest(interpreters.why_not(version))
         for file in TESTS:
             done = subprocess.run([program, "-X", "dev", file], env=os.environ, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, timeout=120, check=False)

@@ -11,7 +11,7 @@ a look at memory while no profile task is there. Any thread may call any of them
 
 import atexit
 import os
-from _thread import allocate_lock
+from _thread import RLock, allocate_lock
 from time import monotonic, monotonic_ns
 
 from . import _wire
@@ -22,7 +22,7 @@ from ._version import __version__
 __all__ = ["Span", "close", "continue_segment", "init", "is_quiet", "on_watch", "span", "start", "watched"]
 
 _current = None
-_change = allocate_lock()       # of _current
+_change = RLock()       # of _current; signal handlers may change it, too
 
 
 class Span:
@@ -63,7 +63,7 @@ class Span:
                 return
             if self._client is not None:
                 self._client.rename(self, operation)
-                if self._carrier is None:
+                if self._carrier is None and self._client is not None and self._client.may_follow(self):
                     attach(self)
                 _tell()
                 return
@@ -144,9 +144,10 @@ def init(service, instance=None, agent=False, socket_path=None):
             return False
         with _change:
             if _current is None or _current.arguments != (service, instance, bool(agent), path):
-                if _current is not None:
-                    _current.close()
-                _current = Client(service, instance, bool(agent), path)
+                client = Client(service, instance, bool(agent), path)
+                before, _current = _current, client
+                if before is not None:
+                    before.close()
         _current.look()
         _tell()
         return True
@@ -266,7 +267,7 @@ def _tell():
 
 def _forked():
     global _change, _telling
-    _change, _telling = allocate_lock(), allocate_lock()
+    _change, _telling = RLock(), allocate_lock()
     if _current is not None:
         _current.forked()
     _tell()

@@ -49,13 +49,16 @@ def _make_call_soon(original, carriers, referents=gc.get_referents):
     def call_soon(callback, *args, context=None):
         nonlocal step
         kind = type(callback)
-        if kind is step:
-            task = referents(callback)[0]
-        else:
-            task = getattr(callback, "__self__", None)
-            if task is None and kind.__name__ == _STEP:
-                step = kind
+        try:
+            if kind is step:
                 task = referents(callback)[0]
+            else:
+                task = getattr(callback, "__self__", None)
+                if task is None and kind.__name__ == _STEP:
+                    step = kind
+                    task = referents(callback)[0]
+        except Exception:       # of an attribute that somebody's callable makes up
+            task = None
         carrier = carriers.get(id(task))
         if carrier is None:
             return original(callback, *args, context=context)

@@ -36,9 +36,7 @@ def tell(span, tid, stack, at_mono_ns):
     client = span._client
     if client is None:
         return
-    operations = client._operations
-    # Also while the daemon is away: it may come back, and is told then where the span is.
-    if operations is None or span._root.operation in operations:
+    if client.may_follow(span):
         client.switch(span, tid, stack, at_mono_ns)
     elif span._carrier is not None:
         span._carrier.detach(span)

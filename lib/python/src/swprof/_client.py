@@ -323,6 +323,11 @@ class Client:
                 self._send(_wire.stop(span._segment, monotonic_ns(), error))
             self._follow()
 
+    def may_follow(self, span):
+        """Without the lock. Also while the daemon is away: it may come back, and is told then where the span is."""
+        operations = self._operations
+        return operations is None or span._root.operation in operations
+
     def is_watched(self, span):
         with self._lock:
             return span._told and self._has(span) and span._root.operation in (self._operations or ())
