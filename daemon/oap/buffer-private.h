@@ -13,6 +13,7 @@ typedef struct BufferSegment {
         uint64_t id;
         char *service, *instance, *task_id, *segment_id;
         int32_t next_sequence; /* behind those of the batch */
+        int32_t used_sequence; /* numbers before this one may be in use at the backend */
         size_t n_taken;        /* by the batch */
         ListLink entries;      /* Entry.segment_link: those in memory that were never on disk */
         size_t n_fresh;        /* of these, those that neither are taken nor go to the disk */

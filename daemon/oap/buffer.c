@@ -440,6 +440,8 @@ void buffer_batch_end(Buffer *b, bool left, bool may_have_left)
                 if (left)
                         e->segment->left_id = e->id;
                 e->segment->n_taken--;
+                if (may_have_left && e->segment->used_sequence < e->segment->next_sequence)
+                        e->segment->used_sequence = e->segment->next_sequence;
                 e->segment->next_sequence -= !left;
         }
         /* Numbers that may be in use stay reserved. */
@@ -462,6 +464,9 @@ size_t buffer_drop(Buffer *b)
         list_for_each_safe (e, next, &b->fresh, link) {
                 BufferSegment *s = e->segment;
 
+                /* The number of one that may have arrived goes with it. */
+                if (e->fixed && s->next_sequence < s->used_sequence)
+                        s->next_sequence = s->used_sequence;
                 entry_drop(b, e);
                 buffer_segment_retire(b, s);
         }

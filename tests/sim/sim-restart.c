@@ -63,9 +63,18 @@ Test(sim_restart, at_least_once)
         world_end();
 }
 
-Test(sim_restart, at_least_once_and_killed)
+ParameterizedTestParameters(sim_restart, at_least_once_and_killed)
 {
-        world_begin(95);
+        static uint64_t seeds[N_SEEDS / 2];
+
+        for (uint64_t i = 0; i < N_SEEDS / 2; i++)
+                seeds[i] = 95 + i;
+        return cr_make_param_array(uint64_t, seeds, N_SEEDS / 2);
+}
+
+ParameterizedTest(const uint64_t *seed, sim_restart, at_least_once_and_killed)
+{
+        world_begin(*seed);
         w.config.oap_redelivery = REDELIVERY_AT_LEAST_ONCE;
         world_run(2000);
         cr_expect_eq(w.n_holes, 0);

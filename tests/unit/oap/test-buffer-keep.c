@@ -680,6 +680,48 @@ Test(buffer_keep, sent_again_if_that_is_wanted)
         buffer_batch_end(b, true, false);
 }
 
+/* The backend may have them under their numbers, wherever they are. */
+Test(buffer_keep, numbers_in_use_stay_on_record)
+{
+        add_run("p", 1, 2);
+        begin(9, true);
+        buffer_batch_end(b, false, true);
+        add_run("p", 3, 1);
+        text[0] = '\0';
+        step(0, true);
+        step(250, true);
+        step(250, true);
+        expect("p 0-2 +1 +2 +3 ");
+}
+
+/* What is on disk of them is sent again; behind it are numbers of what is lost. */
+Test(buffer_keep, sent_again_but_for_those_in_memory)
+{
+        KeptSegment s = left(7, 9);
+
+        left_on_disk(1);
+        cr_expect(!restore(&s, 1, true, true));
+        cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS), 1);
+        read_from_disk();
+        begin(9, true);
+        expect("p:7@1 ");
+        buffer_batch_end(b, true, false);
+        cr_expect_eq(buffer_n(b), 0);
+}
+
+/* Those that have left were never on disk, and their ids are above all that were. */
+Test(buffer_keep, ids_go_on)
+{
+        KeptSegment s = left(7, 7);
+
+        s.left_id = 3000;
+        cr_expect(restore(&s, 0, true, false));
+        add_run("p", 1, 1);
+        put_on_disk();
+        cr_assert_gt(n_disk, 0);
+        cr_expect_gt(disk[n_disk - 1].id, 3000);
+}
+
 Test(buffer_keep, a_report_that_was_left)
 {
         KeptSegment s = left(7, 7);
