@@ -51,7 +51,15 @@ class Dump(unittest.TestCase):
         cls.daemon.stop()
 
     def start(self, n, **options):
-        return self.run_python(THREADS % n, **options)
+        """Return: the process, once all its threads are where they stay."""
+        pid = self.run_python(THREADS % n, **options)
+
+        def settled():
+            stacks = {t["tid"]: t["stack"] for t in self.dump(pid)}
+            return stacks[pid][:1] == ["[read fd 0]"] and sum(
+                s[:1] == ["[futex_wait]"] and any(".parked: " in f for f in s) for s in stacks.values()) == n
+        wait_until(settled, 60, "the threads to settle")
+        return pid
 
     def run_python(self, program, **options):
         process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
@@ -111,6 +119,8 @@ class Dump(unittest.TestCase):
         process = subprocess.Popen(["sleep", "1000"])
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        # It has to get there first.
+        wait_until(lambda: self.dump(process.pid)[0]["stack"][:1] == ["[clock_nanosleep]"], 30, "sleep to sleep")
         [thread] = self.dump(process.pid)
         self.assertEqual((thread["name"], thread["stack"][0]), ("sleep", "[clock_nanosleep]"))
         self.assertIn("libc_start_call_main", " ".join(thread["stack"]))
