@@ -111,9 +111,11 @@ static void want_other(Target *t, const ProcMap *map, const UnwindResult *u)
                 capture_thread_set_other(t->thread, 0);
 }
 
+/* Or not with all of it: an interpreter that the thread has made since shows nothing. */
 static bool is_without_python(const UnwindResult *u)
 {
-        return u->status == UNWIND_NO_PYTHON || u->status == UNWIND_PYTHON_MISMATCH;
+        return u->status == UNWIND_NO_PYTHON || u->status == UNWIND_PYTHON_MISMATCH ||
+               u->lacks_python;
 }
 
 /* The thread runs Python, which its capture did not show: states come and go. */

@@ -154,13 +154,14 @@ static void renew_codes(Process *p)
 }
 
 /* Return: UNWIND_DONE, or why there are no frames; *ret_n 0: nothing to be changed. */
-static UnwindStatus merge(
-        Process *p, const CaptureResult *c, CpythonMerge *m, size_t max, size_t *ret_n)
+static UnwindStatus merge(Process *p, const CaptureResult *c, CpythonMerge *m, size_t max,
+        size_t *ret_n, bool *ret_without)
 {
         Frame *merged = p->sampler->merged;
         unsigned n_reads = READS_MAX;
 
         *ret_n = 0;
+        *ret_without = false;
         if (!p->codes)
                 return UNWIND_DONE;
         /* A thread of C may be none of the interpreter's. */
@@ -174,7 +175,7 @@ static UnwindStatus merge(
         m->layout = cpython_codes_layout(p->codes);
         m->n_python = c->n_python;
         m->python = c->python;
-        if (cpython_merge(m, merged, max, ret_n) != 0)
+        if (cpython_merge(m, merged, max, ret_n, ret_without) != 0)
                 return UNWIND_PYTHON_MISMATCH;
         for (size_t i = 0; i < *ret_n; i++)
                 if (merged[i].kind == FRAME_PYTHON &&
@@ -196,10 +197,11 @@ void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, Unwi
         };
         UnwindStatus status;
         size_t n = 0;
+        bool without;
 
         if (u->status != UNWIND_DONE && !is_partial(u))
                 return;
-        status = merge(p, c, &m, SAMPLER_MAX_FRAMES - n_inner, &n);
+        status = merge(p, c, &m, SAMPLER_MAX_FRAMES - n_inner, &n, &without);
         if (u->status != UNWIND_DONE && (status != UNWIND_DONE || n == 0))
                 return;
         u->status = status;
@@ -207,4 +209,5 @@ void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, Unwi
                 return;
         memcpy(frames, s->merged, n * sizeof(*frames));
         u->n_frames = n_inner + n;
+        u->lacks_python = without;
 }

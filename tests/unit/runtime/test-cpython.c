@@ -159,13 +159,15 @@ static struct swp_python_frame shim(uint64_t address)
         return (struct swp_python_frame){.instr = address, .owner = 3};
 }
 
+static bool without; /* of the last one */
+
 /* The stack as text: n native, e.g. "n1 p0": native frame 1, then function 0. */
 static void merges(const CpythonMerge *m, int expected, const char *text)
 {
         char got[256] = "";
         Frame frames[32];
         size_t n = 0;
-        int r = cpython_merge(m, frames, 32, &n);
+        int r = cpython_merge(m, frames, 32, &n, &without);
 
         cr_assert_eq(r, expected, "%s: %d", text, r);
         for (size_t i = 0; r == 0 && i < n; i++) {
@@ -195,9 +197,11 @@ Test(merge, one_native_frame_a_function)
         merges(&m, 0, "n0 p0 p1");
         m.mixed = true;
         merges(&m, 0, "n0 n1 p0 n3 p1 n5");
+        cr_assert(!without);
         /* The innermost one is being entered. */
         m.n_python = 1;
         merges(&m, 0, "n0 n1 n3 p0 n5");
+        cr_assert(without);
         m.n_python = 0;
         merges(&m, CPYTHON_MERGE_E_MISMATCH, "two of the loop, no function");
         m.n_python = 2;
@@ -245,6 +249,7 @@ Test(merge, entries_by_address)
 
         cr_assert_eq(cpython_layout_known(&l, 12), 0);
         merges(&m, 0, "n0 p0 p1 p3");
+        cr_assert(!without);
         m.mixed = true;
         merges(&m, 0, "n0 n1 p0 p1 n3 p3 n5");
         /* Each instruction is a function. */
@@ -261,6 +266,7 @@ Test(merge, entries_by_address)
         functions[4].instr = 508;
         m.n_python = 0;
         merges(&m, 0, "n0 n1 n2 n3 n5");
+        cr_assert(without);
 }
 
 Test(merge, greenlets)
