@@ -109,19 +109,25 @@ static __always_inline void fill_turn(struct swp_slot *s, struct task_struct *t)
         s->turn_ns = t->se.sum_exec_runtime - t->se.prev_sum_exec_runtime;
 }
 
+/* What changes while a thread does not run. Each more field of it would be a cold cache line. */
+static __always_inline void fill_waiting(struct swp_slot *s, struct task_struct *t)
+{
+        s->mono_ns = bpf_ktime_get_ns();
+        s->state = t->__state;
+        s->run_delay_ns = t->sched_info.run_delay;
+        s->queued_sched_ns = t->sched_info.last_queued;
+}
+
 /* Who the thread is and what it has used. Return: whether it is the one that was asked for, and
  * lives. */
 static __always_inline bool fill_task(struct swp_slot *s, struct task_struct *t)
 {
         struct mm_struct *mm = t->mm;
 
-        s->mono_ns = bpf_ktime_get_ns();
+        fill_waiting(s, t);
         s->task_start_boottime = t->start_boottime;
         s->task_exec_id = t->self_exec_id;
-        s->state = t->__state;
         s->runtime_ns = t->se.sum_exec_runtime;
-        s->run_delay_ns = t->sched_info.run_delay;
-        s->queued_sched_ns = t->sched_info.last_queued;
         s->fsbase = t->thread.fsbase;
         s->copied = 0;
         s->other_copied = 0;
@@ -298,8 +304,32 @@ static __always_inline __u32 find_stack(struct swp_slot *s, struct task_struct *
         return s->stack_end ? SWP_COPIED : SWP_FAULT;
 }
 
-/* Copies the stack upwards from the red zone: at once, or page by page up to the first that cannot
- * be read. */
+/* Copies upwards, page by page up to the first that cannot be read. `max`: room, a constant. Return:
+ * bytes. */
+static __always_inline __u64 copy_pages(
+        struct task_struct *t, __u8 *dst, __u64 max, __u64 n, __u64 begin)
+{
+        __u64 offset = 0; /* 64 bits wide: the verifier keeps its bounds only so */
+
+        for (int i = 0; i <= max / PAGE_BYTES; i++) {
+                __u64 part = PAGE_BYTES - ((begin + offset) & (PAGE_BYTES - 1));
+
+                if (offset >= n)
+                        break;
+                if (part > n - offset)
+                        part = n - offset;
+                barrier_var(offset);
+                barrier_var(part);
+                if (offset > max - PAGE_BYTES || part > PAGE_BYTES)
+                        break;
+                if (copy(t, dst + offset, part, begin + offset))
+                        break;
+                offset += part;
+        }
+        return offset;
+}
+
+/* Copies the stack upwards from the red zone: at once, or page by page. */
 static __always_inline void fill_stack(
         struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
@@ -320,55 +350,23 @@ static __always_inline void fill_stack(
         barrier_var(n);
         if (n > SWP_STACK_BYTES)
                 return;
-        if (!copy(t, b->bytes, n, begin)) {
+        if (!copy(t, b->bytes, n, begin))
                 s->copied = n;
-                return;
-        }
-        __u64 offset = 0; /* 64 bits wide: the verifier keeps its bounds only so */
-        for (int i = 0; i <= SWP_STACK_BYTES / PAGE_BYTES; i++) {
-                __u64 part = PAGE_BYTES - ((begin + offset) & (PAGE_BYTES - 1));
-
-                if (offset >= n)
-                        break;
-                if (part > n - offset)
-                        part = n - offset;
-                barrier_var(offset);
-                barrier_var(part);
-                if (offset > SWP_STACK_BYTES - PAGE_BYTES || part > PAGE_BYTES)
-                        break;
-                if (copy(t, b->bytes + offset, part, begin + offset))
-                        break;
-                offset += part;
-                s->copied = offset;
-        }
+        else
+                s->copied = copy_pages(t, b->bytes, SWP_STACK_BYTES, n, begin);
 }
 
-/* Copies the other stack, page by page up to its end, or the first that cannot be read. */
+/* Copies the other stack, up to its end. */
 static __always_inline void fill_other(
         struct swp_slot *s, struct swp_buffer *b, struct task_struct *t)
 {
-        __u64 begin = s->other_begin, end = s->other_end, n = SWP_OTHER_BYTES, offset = 0;
+        __u64 begin = s->other_begin, end = s->other_end, n = SWP_OTHER_BYTES;
 
         if (begin >= end)
                 return;
         if (n > end - begin)
                 n = end - begin;
-        for (int i = 0; i <= SWP_OTHER_BYTES / PAGE_BYTES; i++) {
-                __u64 part = PAGE_BYTES - ((begin + offset) & (PAGE_BYTES - 1));
-
-                if (offset >= n)
-                        break;
-                if (part > n - offset)
-                        part = n - offset;
-                barrier_var(offset);
-                barrier_var(part);
-                if (offset > SWP_OTHER_BYTES - PAGE_BYTES || part > PAGE_BYTES)
-                        break;
-                if (copy(t, b->bytes + SWP_OTHER_AT + offset, part, begin + offset))
-                        break;
-                offset += part;
-                s->other_copied = offset;
-        }
+        s->other_copied = copy_pages(t, b->bytes + SWP_OTHER_AT, SWP_OTHER_BYTES, n, begin);
 }
 
 #include "python.bpf.h"
@@ -385,6 +383,14 @@ static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_st
         __u32 index = s->buffer, found = SWP_FAULT;
 
         s->puller_sched_ns = bpf_get_current_task_btf()->sched_info.last_arrival;
+        if (!task_on_cpu(t)) {
+                barrier();
+                s->switches = task_switches(t);
+                if (s->switches == s->known_switches && s->start_boottime == t->start_boottime) {
+                        fill_waiting(s, t);
+                        return SWP_UNCHANGED;
+                }
+        }
         if (!fill_task(s, t))
                 return SWP_GONE;
         if (task_on_cpu(t)) {
@@ -395,8 +401,6 @@ static __always_inline __u32 pull(__u32 slot, struct swp_slot *s, struct task_st
         }
         barrier();
         s->switches = task_switches(t);
-        if (s->switches == s->known_switches)
-                return SWP_UNCHANGED;
         fill_turn(s, t);
 
         if (fill_regs(s, (const struct pt_regs *)bpf_task_pt_regs(t)))

@@ -54,7 +54,7 @@ struct swp_python {
         struct swp_python_layout layout;
         /* kept from one request to the next; n_tstates 0: to be found */
         __u32 n_tstates;
-        __u32 reserved;
+        __u32 searched; /* answer: whether they were looked for */
         __u64 tstates[SWP_MAX_TSTATES];
         /* answer */
         __u32 status; /* enum swp_python_status */

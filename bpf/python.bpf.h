@@ -224,6 +224,7 @@ static __always_inline void python_walk(struct python_ctx *c, struct task_struct
         w->busy = 0;
         w->start[0] = w->start[1] = w->start[2] = w->start[3] = 0;
         w->end[0] = w->end[1] = w->end[2] = w->end[3] = 0;
+        p->searched = p->n_tstates == 0;
         if (p->n_tstates == 0) {
                 w->at = 0;
                 if (!python_read(w, t, PYTHON_THREAD, &w->interp, 8, p->interpreters))

@@ -45,6 +45,7 @@ struct swp_go {
 };
 
 /* One thread. The daemon writes the request, a program the answer; `answered` is written last. */
+/* What a pull of an unchanged thread needs comes first, in two cache lines. */
 struct swp_slot {
         /* request */
         __u32 tid;            /* in the initial pid namespace, or as the iterator was attached */
@@ -53,24 +54,29 @@ struct swp_slot {
         __u32 flags;          /* SWP_F_… */
         __u64 known_switches; /* no copy if the thread's counter still says so; ~0: copy always */
         __u64 start_boottime; /* of the thread asked for; 0: any */
-        __u64 exec_id;        /* and of the program that it runs */
-        __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
-        struct swp_go go; /* or the stack of the goroutine, where the thread is on another one */
-        __u32 request;    /* number of this request */
+        __u32 request;        /* number of this request */
         /* answer */
         __u32 answered;     /* number of the request answered */
         __u32 status;       /* enum swp_status */
-        __u32 copied;       /* bytes from copy_addr */
+        __u32 shot;         /* 1: taken by an interrupt in the running thread */
         __u64 mono_ns;      /* bpf_ktime_get_ns() of the capture */
         __u64 switches;     /* nvcsw + nivcsw */
         __u64 runtime_ns;   /* se.sum_exec_runtime */
         __u64 run_delay_ns; /* sched_info.run_delay: until it last came onto a CPU */
         __u64 queued_sched_ns; /* in want of a CPU since then, on the scheduler's clock; 0: it is not */
-        /* Unless it is unchanged: its last turn on a CPU. On the scheduler's clock. */
+        __u64 puller_sched_ns; /* pulls: when the thread that pulls came onto its own */
+        __u32 state;           /* task_struct.__state */
+        __u32 copied;          /* bytes from copy_addr */
+        /* request */
+        __u64 exec_id;    /* of the program that the thread asked for runs */
+        __u64 other_addr; /* copy from there, too: the stack that a signal interrupted; 0: none */
+        __u64 unused;
+        struct swp_go go; /* or the stack of the goroutine, where the thread is on another one */
+        /* answer, but to an unchanged one: */
+        /* Its last turn on a CPU. On the scheduler's clock. */
         __u64 voluntary;        /* nvcsw: how often it has blocked */
         __u64 arrival_sched_ns; /* when it came */
         __u64 turn_ns; /* what it has used since, as of the last tick if it is there still */
-        __u64 puller_sched_ns; /* pulls: when the thread that pulls came onto its own */
         __u64 task_start_boottime;
         __u64 task_exec_id;
         __u64 exec_vm; /* mm->exec_vm: changes when code is mapped or unmapped */
@@ -86,8 +92,6 @@ struct swp_slot {
         __u64 go_pc;
         __u64 orig_ax;      /* system call number, -1: none */
         __u64 regs[17];     /* in DWARF order, [16]: rip */
-        __u32 state;        /* task_struct.__state */
-        __u32 shot;         /* 1: taken by an interrupt in the running thread */
         __s32 ustack_id;    /* SWP_F_FP shots: id in the stack-trace map, < 0: error */
         __s32 kstack_id;    /* SWP_F_KERNEL shots: the same for the kernel's frames */
         __u32 n_kstack;     /* SWP_F_KERNEL pulls: kernel frames, innermost first */
@@ -118,6 +122,6 @@ struct swp_event {
         __u32 request;
 };
 
-_Static_assert(sizeof(struct swp_slot) == 824, "layout shared with BPF");
+_Static_assert(sizeof(struct swp_slot) == 832, "layout shared with BPF");
 _Static_assert(sizeof(struct swp_event) == 8, "layout shared with BPF");
 _Static_assert((SWP_F_KERNEL ^ SWP_F_FP ^ SWP_F_CODE ^ SWP_F_PYTHON) == 15, "a bit each");

@@ -31,26 +31,29 @@ struct Capture {
 };
 
 struct CaptureThread {
+        /* What each pull needs comes first: see struct swp_slot. */
         Capture *capture;
-        void *userdata;
+        struct swp_slot *shared; /* that of `slot`, as the program sees it */
         pid_t pid, tid;
         uint32_t slot;
-        struct swp_slot *shared; /* that one, as the program sees it */
-        uint32_t buffer;         /* or SWP_NO_BUFFER */
+        uint32_t buffer; /* or SWP_NO_BUFFER */
         size_t want;
         uint64_t known_switches;
-        bool known_waits; /* it blocked then, when these were: */
-        uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
         uint64_t start_boottime, exec_id;
         uint64_t other_addr;
-        struct swp_python *python;     /* beside `shared` */
-        struct swp_python next_python; /* what is to be asked for next */
-        bool wants_python, new_python; /* that is to be read; it has changed */
-        uint64_t end_addr;             /* see capture_thread_set_end() */
-        GoPlaces go;                   /* .m 0: not asked for */
+        bool wants_python, new_python; /* next_python is to be read; it has changed */
         bool code;
+        bool new_go; /* `go` has changed */
         int iter_fd; /* -1 unless pulled by iterator */
         Shot shot;
+
+        void *userdata;
+        bool known_waits; /* it blocked at the capture of known_switches, when these were: */
+        uint64_t known_voluntary, known_runtime_ns, known_run_delay_ns;
+        struct swp_python *python;     /* beside `shared` */
+        struct swp_python next_python; /* what is to be asked for next */
+        uint64_t end_addr;             /* see capture_thread_set_end() */
+        GoPlaces go;                   /* .m 0: not asked for */
         ListLink answered_link;
         uint64_t *pcs; /* SWP_MAX_USTACK; fp mode only */
 };

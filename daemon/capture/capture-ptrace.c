@@ -304,7 +304,7 @@ static uint32_t copy_stopped(CapturePtrace *p, Follow *f, struct swp_slot *s)
 
         /* The files are of the thread that was asked for; another one with its number may stand. */
         r = proc_thread_read_run(&f->proc, &run);
-        if (r == -ESRCH)
+        if (r == -ESRCH || !proc_thread_has_memory(&f->proc))
                 return SWP_GONE;
         if (r || !tracee_read_regs(&f->tracee, &regs) || proc_thread_read_status(&f->proc, &status))
                 return SWP_FAULT;
@@ -384,6 +384,9 @@ static uint32_t pull(CapturePtrace *p, Follow *f, struct swp_slot *s)
         /* No number is that high: the caller has forgotten the newest copy. */
         if (!f->tracee.seized && s->known_switches != UINT64_MAX && has_same_stack(p, f, &run))
                 return SWP_UNCHANGED;
+        /* What it does after an exec has nothing to do with what it did. */
+        if (!f->tracee.seized && !proc_thread_has_memory(&f->proc))
+                return SWP_GONE;
         if (s->buffer == SWP_NO_BUFFER)
                 return has_ended(f) ? SWP_GONE : SWP_NO_ROOM;
 

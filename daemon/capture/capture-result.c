@@ -6,6 +6,8 @@
 
 /* The kernel counts what a running thread has used at each tick (CONFIG_HZ is 100 at least). */
 #define TICK_MAX_NS (10 * NS_PER_MS)
+/* From the end of a turn until its thread is queued; interrupts count for no turn. */
+#define PREEMPTED_NS (20 * NS_PER_US)
 
 /* The lists of program counters of a shot. Return: whether they belong to it without a doubt. */
 static bool result_fill_shot(CaptureThread *t, CaptureResult *r)
@@ -91,6 +93,18 @@ static uint64_t wait_end(
                (r->run_delay_ns - t->known_run_delay_ns);
 }
 
+/* One that has not blocked since the last capture was preempted. Else: that is queued as soon as its
+ * turn ends, one that was woken up some time later. */
+static uint64_t ran_until(const CaptureThread *t)
+{
+        const struct swp_slot *s = t->shared;
+        uint64_t end_sched_ns = s->arrival_sched_ns + s->turn_ns;
+
+        if (s->voluntary != t->known_voluntary && end_sched_ns + PREEMPTED_NS < s->queued_sched_ns)
+                return 0;
+        return sched_clock_mono_ns(&t->capture->sched_clock, s->queued_sched_ns, s->mono_ns);
+}
+
 void result_fill_turn(const CaptureThread *t, bool on_cpu, CaptureResult *r)
 {
         const SchedClock *clock = &t->capture->sched_clock;
@@ -119,6 +133,7 @@ static void result_fill_python(const CaptureThread *t, CaptureResult *r)
                 return;
         r->has_python = true;
         r->python_status = p->status;
+        r->python_searched = p->searched;
         r->n_python = p->n_frames < SWP_MAX_PYTHON ? p->n_frames : SWP_MAX_PYTHON;
         r->python = thread_python_walk(t)->frames;
 }
@@ -136,6 +151,8 @@ static void result_fill_taken(CaptureThread *t, CaptureResult *r)
         r->syscall = (int64_t)s->orig_ax;
         r->blocked = !s->shot && s->state != 0;
         r->queued = !s->shot && s->queued_sched_ns != 0;
+        if (r->queued)
+                r->ran_until_mono_ns = ran_until(t);
         r->kernel_pcs = (const uint64_t *)s->kstack; /* __u64 is another type of the same size */
         memcpy(r->copy.regs.r, s->regs, sizeof(r->copy.regs.r));
         r->copy.addr = s->copy_addr;

@@ -139,11 +139,14 @@ static void thread_request(CaptureThread *t, size_t want)
         s->known_switches = t->known_switches;
         s->start_boottime = t->start_boottime;
         s->other_addr = t->other_addr;
-        s->go = (struct swp_go){.g = t->go.g,
-                .m = t->go.m,
-                .curg = t->go.curg,
-                .sched = t->go.sched,
-                .vdso_sp = t->go.vdso_sp};
+        if (t->new_go) {
+                s->go = (struct swp_go){.g = t->go.g,
+                        .m = t->go.m,
+                        .curg = t->go.curg,
+                        .sched = t->go.sched,
+                        .vdso_sp = t->go.vdso_sp};
+                t->new_go = false;
+        }
         s->exec_id = t->exec_id;
         /* `answered` differs: numbers come round after 2^32 requests, a slot is used anew much
          * sooner. */
@@ -363,6 +366,7 @@ void capture_thread_set_end(CaptureThread *t, uint64_t addr)
 void capture_thread_set_go(CaptureThread *t, const GoPlaces *go)
 {
         t->go = go ? *go : (GoPlaces){0};
+        t->new_go = true;
 }
 
 void capture_thread_set_code(CaptureThread *t, bool code)

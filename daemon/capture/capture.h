@@ -78,6 +78,7 @@ typedef struct CaptureResult {
          * valid as long as the bytes of the copy. */
         bool has_python; /* they were read, or it was tried: */
         enum swp_python_status python_status;
+        bool python_searched; /* the thread's states were looked for, not remembered */
         size_t n_python;
         const struct swp_python_frame *python;
         CaptureSpace space;
@@ -85,6 +86,9 @@ typedef struct CaptureResult {
         int64_t syscall; /* number of the system call it is in, -1: none */
         bool blocked;    /* it was off the CPU, waiting for something else */
         bool queued;     /* it was off the CPU, in want of one */
+        /* Queued: it ran until then, and had to make room; some 10 µs late. 0: it had waited for
+         * something else meanwhile, or that is not known. */
+        uint64_t ran_until_mono_ns;
 } CaptureResult;
 
 typedef struct CaptureInfo {

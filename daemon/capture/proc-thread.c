@@ -230,40 +230,27 @@ static ssize_t read_pagemap(const ProcThread *t, uint64_t page, size_t n, uint64
         return pread(t->pagemap_fd, ret, n * sizeof(*ret), (off_t)(page * sizeof(*ret)));
 }
 
-/* Return: entries read. */
-static size_t load_pages(ProcThread *t, uint64_t page, size_t n, uint64_t *ret)
+bool proc_thread_has_memory(const ProcThread *t)
 {
-        ssize_t r = read_pagemap(t, page, n, ret);
+        uint64_t entry;
 
-        /* The memory that the file belongs to is no more after an exec. */
-        if (r == 0) {
-                _cleanup_(closep) int dir_fd = open_dir(t);
-                int fd = -1;
-
-                if (dir_fd < 0 || open_file(dir_fd, "pagemap", &fd) || read_stat(t)) {
-                        closep(&fd);
-                        return 0;
-                }
-                close(t->pagemap_fd);
-                t->pagemap_fd = fd;
-                r = read_pagemap(t, page, n, ret);
-        }
-        return r > 0 ? (size_t)r / sizeof(*ret) : 0;
+        return read_pagemap(t, 0, 1, &entry) > 0;
 }
 
-size_t proc_thread_copy(ProcThread *t, uint64_t addr, size_t n, uint8_t *dst)
+size_t proc_thread_copy(const ProcThread *t, uint64_t addr, size_t n, uint8_t *dst)
 {
         uint64_t pages[SWP_STACK_BYTES / PAGE_BYTES + 1];
         uint64_t first = addr / PAGE_BYTES;
         size_t n_pages, copied = 0, end;
+        ssize_t r;
 
         if (n == 0 || n > SWP_STACK_BYTES || addr > UINT64_MAX - n)
                 return 0;
-        n_pages = load_pages(t, first, (addr + n - 1) / PAGE_BYTES - first + 1, pages);
+        r = read_pagemap(t, first, (addr + n - 1) / PAGE_BYTES - first + 1, pages);
+        n_pages = r > 0 ? (size_t)r / sizeof(*pages) : 0;
         for (size_t i = 0, offset = 0; i < n_pages; offset = end) {
                 PageKind kind = page_kind(pages[i]);
                 struct iovec local, remote;
-                ssize_t r;
 
                 do
                         i++;

@@ -16,7 +16,7 @@ typedef struct ProcThread {
         int schedstat_fd, syscall_fd, status_fd;
         int pagemap_fd;                  /* of the memory that the process had when it was opened */
         uint64_t process_start_boottime; /* to the kernel's tick of 10 ms */
-        uint64_t mm;                     /* changes at exec */
+        uint64_t mm;                     /* differs after an exec */
 } ProcThread;
 
 #define PROC_THREAD_INIT                                                                \
@@ -51,13 +51,16 @@ int proc_thread_read_run(const ProcThread *t, ProcRun *ret);
 /* The same; -EBADMSG: it has no memory (any more), and the state alone is filled in. */
 int proc_thread_read_status(const ProcThread *t, ProcStatus *ret);
 
+/* Return: whether the process still has the memory that it had: not after an exec. */
+bool proc_thread_has_memory(const ProcThread *t);
+
 /* Return: whether it is off CPU, waiting in a system call. */
 bool proc_thread_read_place(const ProcThread *t, ProcPlace *ret);
 
 /*
  * Copies upwards from addr, up to the first page that is not private anonymous memory: reading
  * others can wait for a process that serves their pages (a file system of its own, userfaultfd).
- * Such pages as were never touched count as zeros. Looks for a new memory after an exec. Return:
- * bytes copied, up to the last page that was in memory.
+ * Such pages as were never touched count as zeros. Return: bytes copied, up to the last page that was
+ * in memory.
  */
-size_t proc_thread_copy(ProcThread *t, uint64_t addr, size_t n, uint8_t *dst);
+size_t proc_thread_copy(const ProcThread *t, uint64_t addr, size_t n, uint8_t *dst);

@@ -122,6 +122,7 @@ void python_walk(ProcThread *t, uint64_t fsbase, struct swp_python *p, struct sw
 
         p->n_frames = 0;
         p->status = SWP_PYTHON_FAULT;
+        p->searched = p->n_tstates == 0;
         if (p->n_tstates == 0 && !find_states(&k))
                 return;
         p->status = SWP_PYTHON_NO_THREAD;

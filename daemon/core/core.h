@@ -119,6 +119,9 @@ typedef struct CoreOps {
          * taken (full; the sink has counted it), core then gives the segment no further numbers
          * (whole tail). */
         bool (*snapshot)(void *userdata, const Snapshot *snapshot);
+        /* The first snapshot of a segment was taken, or one that a former daemon has left is gone on
+         * with: what is known of it by now, for a trace segment, should its end never be told. */
+        void (*segment_began)(void *userdata, const SegmentReport *report, bool report_wanted);
         /* The last snapshot of a segment has been given to `snapshot` and its span is over; not
          * called for a segment that delivered none. */
         void (*segment_done)(void *userdata, const SegmentReport *report, bool report_wanted);
@@ -340,6 +343,9 @@ typedef struct SegmentInfo {
 } SegmentInfo;
 void core_segments(
         Core *c, Now now, void (*each)(void *userdata, const SegmentInfo *info), void *userdata);
+
+/* Whose thread that target is. Return: whether it is known. */
+bool core_target_thread(const Core *c, TargetId id, pid_t *ret_pid, pid_t *ret_tid);
 
 /* ---- samples ---- */
 

@@ -47,6 +47,7 @@ static void segment_delivered_first(Segment *s, Now now)
         counter_add(COUNTER_SEGMENTS_PROFILED, 1);
         task->delivered[task->n_delivered++] = (Delivered){.hash = s->by_id.hash};
         segment_set_state(s, s->state, false);
+        segment_tell_began(s);
         if (task->n_delivered >= task->max_sampling_count)
                 task_exhausted(task, now);
 }

@@ -241,6 +241,9 @@ void segment_halt(Segment *s, Now now);
 /* The span is over since stop_mono_ns. `seen`: the client said so; else it may still say better. */
 void segment_stop(Segment *s, uint64_t stop_mono_ns, bool seen, Now now);
 
+/* It has delivered, and lives. */
+void segment_tell_began(const Segment *s);
+
 /* Does what is due. */
 void segment_step(Segment *s, Now now);
 void segment_schedule(Segment *s, Now now);

@@ -331,9 +331,8 @@ void segment_halt(Segment *s, Now now)
         task_offer(s->task, now);
 }
 
-static void segment_done(const Segment *s)
+static SegmentReport segment_report(const Segment *s, uint64_t end_mono_ns)
 {
-        const Core *c = s->core;
         const Instance *i = s->instance;
         SegmentReport report = {
                 .service = i->service,
@@ -342,8 +341,8 @@ static void segment_done(const Segment *s)
                 .segment_id = s->id,
                 .operation = s->operation,
                 .start_wall_ms = s->start_wall_ms,
-                .end_wall_ms = s->start_wall_ms +
-                               (int64_t)((s->end_mono_ns - s->start_mono_ns) / NS_PER_MS),
+                .end_wall_ms =
+                        s->start_wall_ms + (int64_t)((end_mono_ns - s->start_mono_ns) / NS_PER_MS),
                 .error = s->error,
                 .n_snapshots = s->sequence,
                 .times = segment_times(s),
@@ -360,8 +359,28 @@ static void segment_done(const Segment *s)
                 report.start_wall_ms = s->first_wall_ms;
         if (report.end_wall_ms < s->last_wall_ms)
                 report.end_wall_ms = s->last_wall_ms;
-        c->ops->segment_done(c->userdata, &report,
-                !i->agent && c->config->oap_report_segments == REPORT_SEGMENTS_AUTO);
+        return report;
+}
+
+static bool segment_report_wanted(const Segment *s)
+{
+        return !s->instance->agent && s->core->config->oap_report_segments == REPORT_SEGMENTS_AUTO;
+}
+
+void segment_tell_began(const Segment *s)
+{
+        const Core *c = s->core;
+        SegmentReport report = segment_report(s, s->start_mono_ns);
+
+        c->ops->segment_began(c->userdata, &report, segment_report_wanted(s));
+}
+
+static void segment_done(const Segment *s)
+{
+        const Core *c = s->core;
+        SegmentReport report = segment_report(s, s->end_mono_ns);
+
+        c->ops->segment_done(c->userdata, &report, segment_report_wanted(s));
 }
 
 void segment_close(Segment *s, CounterId cause, Now now)

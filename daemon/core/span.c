@@ -39,6 +39,7 @@ static void span_resume(Segment *s, Delivered *delivered)
         s->first_wall_ms = delivered->first_wall_ms;
         s->last_wall_ms = delivered->last_wall_ms;
         counter_add(COUNTER_SEGMENTS_RESUMED, 1);
+        segment_tell_began(s);
 }
 
 static int span_refuse(Task *task, CounterId cause)
@@ -129,7 +130,9 @@ int core_span_rename(
 {
         _cleanup_(freep) char *id = NULL, *trace_id = NULL;
         _cleanup_(trace_details_deinit) TraceDetails details = {0};
+        _cleanup_(stack_unrefp) Stack *parked = NULL;
         Segment *s = span_find(c, client, segment_id);
+        uint64_t parked_mono_ns;
         SpanStartEvent event;
         char *copy;
         Task *task;
@@ -163,9 +166,15 @@ int core_span_rename(
                 .tid = s->tid,
                 .start_mono_ns = s->start_mono_ns,
         };
+        parked = s->parked.stack ? stack_ref(s->parked.stack) : NULL;
+        parked_mono_ns = s->parked.from_mono_ns;
         segment_close(s, COUNTER_SEGMENTS_UNDECIDED, now);
         r = span_follow(c, task, client, NULL, &event, now);
         s = r == 0 ? segment_find(c, id) : NULL;
+        if (s && parked) {
+                segment_park(s, parked, parked_mono_ns, now);
+                segment_schedule(s, now);
+        }
         if (s) {
                 s->details = details;
                 details = (TraceDetails){0};

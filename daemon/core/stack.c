@@ -26,6 +26,7 @@ Stack *stack_unref(Stack *s)
 {
         if (s && --s->n_refs == 0) {
                 free(s->signatures);
+                free(s->kinds);
                 free(s);
         }
         return NULL;
@@ -51,6 +52,12 @@ int stack_set_ready(Stack *s, size_t n, const char *const *signatures)
         s->n_signatures = n;
         s->state = STACK_READY;
         return 0;
+}
+
+void stack_take_kinds(Stack *s, uint8_t *kinds)
+{
+        assert(s->state == STACK_READY && !s->kinds);
+        s->kinds = kinds;
 }
 
 void stack_set_failed(Stack *s)

@@ -21,6 +21,17 @@ static Target *target_find(const Core *c, TargetId id)
         return NULL;
 }
 
+bool core_target_thread(const Core *c, TargetId id, pid_t *ret_pid, pid_t *ret_tid)
+{
+        const Target *t = target_find(c, id);
+
+        if (!t)
+                return false;
+        *ret_pid = t->segment->pid;
+        *ret_tid = t->tid;
+        return true;
+}
+
 static void target_free(Segment *s, Target *t)
 {
         hash_table_remove(&s->core->targets, &t->by_id);

@@ -13,6 +13,16 @@
 /* control.proto */
 #define REQUEST_MAX 4096
 #define REPLY_MAX   (64U << 20)
+#define TICK_MS     250
+
+static CallTick call_tick;
+static void *call_tick_userdata;
+
+void call_set_tick(CallTick tick, void *userdata)
+{
+        call_tick = tick;
+        call_tick_userdata = userdata;
+}
 
 static int call_connect(const char *path, unsigned timeout_s, int *ret_fd)
 {
@@ -62,20 +72,35 @@ static int call_send(int fd, const Swprof__Control__Request *request)
         return 0;
 }
 
+/* Until something is there, or it is time to look. */
+static int call_wait(int fd, uint64_t deadline_mono_ns, uint64_t now_mono_ns)
+{
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        uint64_t wait_ms = (deadline_mono_ns - now_mono_ns) / NS_PER_MS + 1;
+
+        if (call_tick && !call_tick(call_tick_userdata)) {
+                call_tick = NULL;
+                shutdown(fd, SHUT_WR);
+        }
+        if (call_tick && wait_ms > TICK_MS)
+                wait_ms = TICK_MS;
+        if (poll(&p, 1, (int)wait_ms) < 0 && errno != EINTR)
+                return error_origin(-errno);
+        return 0;
+}
+
 static int call_receive(int fd, uint64_t deadline_mono_ns, uint8_t *bytes, size_t size)
 {
         while (size > 0) {
-                struct pollfd p = {.fd = fd, .events = POLLIN};
                 uint64_t now = mono_now_ns();
                 ssize_t n;
+                int r;
 
                 if (now >= deadline_mono_ns)
                         return CALL_E_TIMEOUT;
-                if (poll(&p, 1, (int)((deadline_mono_ns - now) / NS_PER_MS) + 1) < 0) {
-                        if (errno == EINTR)
-                                continue;
-                        return error_origin(-errno);
-                }
+                r = call_wait(fd, deadline_mono_ns, now);
+                if (r)
+                        return error_trace(r);
                 n = recv(fd, bytes, size, MSG_DONTWAIT);
                 if (n < 0 && errno == EAGAIN)
                         continue;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include <stdbool.h>
+
 #include "control.pb-c.h"
 
 /* One request to the daemon. */
@@ -12,6 +14,11 @@ enum {
         CALL_E_TIMEOUT,
         CALL_E_BROKEN, /* no proper reply */
 };
+
+/* Is called some times a second while the reply is waited for, from now on; NULL: nothing is. Return:
+ * false: the daemon is to answer with what it has. */
+typedef bool (*CallTick)(void *userdata);
+void call_set_tick(CallTick tick, void *userdata);
 
 /*
  * *ret_reply is freed with swprof__control__reply__free_unpacked; it may hold an error of the

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,22 +16,24 @@
 #include "ctl/dump.h"
 #include "ctl/json.h"
 #include "ctl/output.h"
+#include "ctl/parse.h"
+#include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
 #include "ctl/text.h"
+#include "ctl/top.h"
 #include "util/cleanup.h"
 #include "version.h"
 
 #define DEFAULT_SOCKET    "/run/swprofd/control.sock"
 #define DEFAULT_TIMEOUT_S 5
-#define MAX_TIMEOUT_S     3600
 /* Trials that fail take some seconds each. */
 #define CHECK_TIMEOUT_S 30
 /* The daemon waits for the names of the last stacks, and gives up by then. */
 #define OBSERVE_TIMEOUT_S 25
 #define RECORD_MS         10000
-#define RECORD_MS_MAX     3600000
 #define RECORD_PERIOD_US  10000
+#define TOP_MS            1000
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -45,7 +48,8 @@ typedef struct Options {
         const char *socket;
         unsigned timeout_s;
         bool json;
-        uint32_t duration_ms;
+        uint32_t duration_ms, interval_ms;
+        unsigned iterations; /* 0: not given */
         ReportOptions report;
 } Options;
 
@@ -280,27 +284,34 @@ static int fail_usage(const char *what, const char *which);
 
 /* ---- stacks of processes without spans ---- */
 
-/* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
-static int observe(const Options *o, uint32_t duration_ms, uint32_t period_us, Reply **ret)
+/* Return: an exit status. */
+static int observe(const Options *o, Swprof__Control__Observe *observe, Reply **ret)
 {
-        Swprof__Control__Observe observe = SWPROF__CONTROL__OBSERVE__INIT;
         Request request = SWPROF__CONTROL__REQUEST__INIT;
         int r;
 
-        if (!o->report.selection || !dump_parse(o->report.selection, &observe.pid, &observe.tid))
-                return fail_usage("the number of a process or thread is needed, not",
-                        o->report.selection ?: "nothing");
-        observe.duration_ms = duration_ms;
-        observe.period_us = period_us;
         request.protocol = 1;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
-        request.observe = &observe;
+        request.observe = observe;
         /* A first look at large programs takes seconds. */
-        r = daemon_call(
-                o->socket, o->timeout_s + duration_ms / 1000 + OBSERVE_TIMEOUT_S, &request, ret);
+        r = daemon_call(o->socket, o->timeout_s + observe->duration_ms / 1000 + OBSERVE_TIMEOUT_S,
+                &request, ret);
         if (r)
                 return fail_call(o, r);
         return check_reply(o, *ret, SWPROF__CONTROL__REPLY__RESULT_PROFILE);
+}
+
+/* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
+static int observe_process(const Options *o, uint32_t duration_ms, uint32_t period_us, Reply **ret)
+{
+        Swprof__Control__Observe request = SWPROF__CONTROL__OBSERVE__INIT;
+
+        if (!o->report.selection || !dump_parse(o->report.selection, &request.pid, &request.tid))
+                return fail_usage("the number of a process or thread is needed, not",
+                        o->report.selection ?: "nothing");
+        request.duration_ms = duration_ms;
+        request.period_us = period_us;
+        return observe(o, &request, ret);
 }
 
 static int run_dump(const Options *o, const Verb *verb)
@@ -309,7 +320,7 @@ static int run_dump(const Options *o, const Verb *verb)
         char *text;
         int r;
 
-        r = observe(o, 0, 0, &reply);
+        r = observe_process(o, 0, 0, &reply);
         if (r)
                 return r;
         text = dump_show(reply->profile.data, reply->profile.len, o->json, output_wants_colour());
@@ -322,7 +333,9 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
-        r = observe(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        progress_begin(o->duration_ms);
+        r = observe_process(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        progress_end();
         if (r)
                 return r;
         if (o->report.output)
@@ -331,6 +344,52 @@ static int run_record(const Options *o, const Verb *verb)
         report.n_recorded = reply->profile.len;
         report.selection = NULL;
         return report_tree(&report, o->json);
+}
+
+/* The samples of an interval, and the slots at its end. Return: an exit status. */
+static int top_once(const Options *o, bool redraw)
+{
+        _cleanup_(reply_freep) Reply *recorded = NULL, *status = NULL;
+        _cleanup_(profile_freep) Profile *profile = NULL;
+        Swprof__Control__Observe request = SWPROF__CONTROL__OBSERVE__INIT;
+        TopView view = {.columns = output_width(), .colour = output_wants_colour()};
+        char *text;
+        int r;
+
+        request.duration_ms = o->interval_ms;
+        request.period_us = RECORD_PERIOD_US;
+        r = observe(o, &request, &recorded);
+        if (r)
+                return r;
+        r = ask_status(o, &status);
+        if (r)
+                return fail_call(o, r);
+        r = check_reply(o, status, SWPROF__CONTROL__REPLY__RESULT_STATUS);
+        if (r)
+                return r;
+        r = profile_read(&profile, recorded->profile.data, recorded->profile.len);
+        if (r)
+                return fail_call(o, CALL_E_BROKEN);
+        if (redraw)
+                view.rows = output_height();
+        text = o->json ? top_json(status->status, profile)
+                       : top_text(status->status, profile, &view);
+        return output_take(redraw ? top_redraw(text) : text);
+}
+
+static int run_top(const Options *o, const Verb *verb)
+{
+        bool redraw = output_width() > 0 && !o->json;
+        unsigned count = o->iterations ?: redraw ? UINT_MAX : 1;
+        int r = CTL_EXIT_OK;
+
+        for (unsigned i = 0; (i < count || count == UINT_MAX) && r == CTL_EXIT_OK; i++) {
+                if (i > 0 && !redraw && !o->json)
+                        r = output_take(text_format("\n"));
+                if (r == CTL_EXIT_OK)
+                        r = top_once(o, redraw);
+        }
+        return r;
 }
 
 static int run_help(const Options *o, const Verb *verb);
@@ -348,6 +407,7 @@ static const Verb verbs[] = {
         {"dump", "the stacks of a process' threads, or of one thread, now", run_dump, NULL, NULL,
                 true},
         {"record", "profile a process for a while, without spans", run_record, NULL, NULL, true},
+        {"top", "what the profiled segments do now, again and again", run_top, NULL, NULL},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
         {"reload", "make the daemon read its configuration anew", run_reload, NULL, NULL},
@@ -380,6 +440,8 @@ static int run_help(const Options *o, const Verb *verb)
                 "  -f, --format=NAME   of export: html, folded, speedscope or pprof\n"
                 "  -o, --output=FILE   of export, record: write there\n"
                 "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s)\n"
+                "      --interval=TIME of top: look that long each time (1s)\n"
+                "  -n, --iterations=N  of top: so often\n"
                 "  -h, --help          this text\n"
                 "      --version       as the verb\n"
                 "\nExit status: 0 done, 1 failed, 2 wrong usage, 3 swprofd is not running,\n"
@@ -399,59 +461,6 @@ static const Verb *verb_find(const char *name)
         return NULL;
 }
 
-static bool timeout_parse(const char *s, unsigned *ret)
-{
-        char *end;
-        unsigned long v = strtoul(s, &end, 10);
-
-        if (*s < '0' || *s > '9' || *end || v == 0 || v > MAX_TIMEOUT_S)
-                return false;
-        *ret = (unsigned)v;
-        return true;
-}
-
-/* "10", "2.5s", "500ms", "5m". */
-static bool duration_parse(const char *s, uint32_t *ret_ms)
-{
-        char *end;
-        double v = strtod(s, &end);
-
-        if (*s < '0' || *s > '9')
-                return false;
-        if (strcmp(end, "m") == 0)
-                v *= 60000;
-        else if (*end == '\0' || strcmp(end, "s") == 0)
-                v *= 1000;
-        else if (strcmp(end, "ms") != 0)
-                return false;
-        if (!(v >= 1 && v <= RECORD_MS_MAX))
-                return false;
-        *ret_ms = (uint32_t)v;
-        return true;
-}
-
-static bool percent_parse(const char *s, double *ret)
-{
-        char *end;
-        double v = strtod(s, &end);
-
-        if (*s < '0' || *s > '9' || *end || !(v >= 0 && v <= 100))
-                return false;
-        *ret = v;
-        return true;
-}
-
-static bool depth_parse(const char *s, unsigned *ret)
-{
-        char *end;
-        unsigned long v = strtoul(s, &end, 10);
-
-        if (*s < '0' || *s > '9' || *end || v == 0 || v > 1000000)
-                return false;
-        *ret = (unsigned)v;
-        return true;
-}
-
 static int fail_usage(const char *what, const char *which)
 {
         fprintf(stderr, "swprofctl: %s '%s'; try: swprofctl --help\n", what, which);
@@ -460,13 +469,15 @@ static int fail_usage(const char *what, const char *which)
 
 int ctl_main(int argc, char **argv)
 {
-        enum { OPTION_VERSION = 256, OPTION_MIN, OPTION_DEPTH };
+        enum { OPTION_VERSION = 256, OPTION_MIN, OPTION_DEPTH, OPTION_INTERVAL };
         static const struct option options[] = {
                 {"socket", required_argument, NULL, 's'},
                 {"json", no_argument, NULL, 'j'},
                 {"timeout", required_argument, NULL, 't'},
                 {"input", required_argument, NULL, 'i'},
                 {"duration", required_argument, NULL, 'd'},
+                {"interval", required_argument, NULL, OPTION_INTERVAL},
+                {"iterations", required_argument, NULL, 'n'},
                 {"min", required_argument, NULL, OPTION_MIN},
                 {"depth", required_argument, NULL, OPTION_DEPTH},
                 {"format", required_argument, NULL, 'f'},
@@ -480,12 +491,13 @@ int ctl_main(int argc, char **argv)
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
                 .duration_ms = RECORD_MS,
+                .interval_ms = TOP_MS,
                 .report.min_percent = -1,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:n:h", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -494,7 +506,7 @@ int ctl_main(int argc, char **argv)
                         o.json = true;
                         break;
                 case 't':
-                        if (!timeout_parse(optarg, &o.timeout_s))
+                        if (!parse_timeout(optarg, &o.timeout_s))
                                 return fail_usage("the timeout is 1 to 3600 seconds, not", optarg);
                         break;
                 case 'i':
@@ -507,18 +519,28 @@ int ctl_main(int argc, char **argv)
                         o.report.output = optarg;
                         break;
                 case 'd':
-                        if (!duration_parse(optarg, &o.duration_ms))
+                        if (!parse_duration(optarg, &o.duration_ms))
                                 return fail_usage(
                                         "a duration is up to an hour, as 500ms, 10s or 5m, not",
                                         optarg);
                         break;
+                case OPTION_INTERVAL:
+                        if (!parse_duration(optarg, &o.interval_ms))
+                                return fail_usage(
+                                        "an interval is up to an hour, as 500ms or 2s, not",
+                                        optarg);
+                        break;
+                case 'n':
+                        if (!parse_depth(optarg, &o.iterations))
+                                return fail_usage("so often is a number, not", optarg);
+                        break;
                 case OPTION_MIN:
-                        if (!percent_parse(optarg, &o.report.min_percent))
+                        if (!parse_percent(optarg, &o.report.min_percent))
                                 return fail_usage(
                                         "the least share is 0 to 100 percent, not", optarg);
                         break;
                 case OPTION_DEPTH:
-                        if (!depth_parse(optarg, &o.report.depth))
+                        if (!parse_depth(optarg, &o.report.depth))
                                 return fail_usage("the depth is a number of frames, not", optarg);
                         break;
                 case 'h':

@@ -28,11 +28,24 @@ bool output_wants_colour(void)
         return isatty(STDOUT_FILENO) && !(no && *no);
 }
 
-unsigned output_width(void)
+static struct winsize terminal_size(void)
 {
-        struct winsize size;
+        struct winsize size = {0};
 
         if (!isatty(STDOUT_FILENO))
-                return 0;
-        return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+                return size;
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+        size.ws_col = size.ws_col ?: 80;
+        size.ws_row = size.ws_row ?: 24;
+        return size;
+}
+
+unsigned output_width(void)
+{
+        return terminal_size().ws_col;
+}
+
+unsigned output_height(void)
+{
+        return terminal_size().ws_row;
 }

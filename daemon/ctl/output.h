@@ -10,3 +10,5 @@ int output_take(char *text);
 bool output_wants_colour(void);
 /* Columns of the terminal; 0: stdout is none. */
 unsigned output_width(void);
+/* Its rows. */
+unsigned output_height(void);

@@ -65,6 +65,26 @@ size_t text_width(const char *s)
         return n;
 }
 
+/* Bytes of s that take so many columns at most. */
+static int fitting(const char *s, size_t columns)
+{
+        size_t i = 0;
+
+        for (; s[i]; i++)
+                if (((unsigned char)s[i] & 0xc0) != 0x80 && columns-- == 0)
+                        break;
+        return (int)i;
+}
+
+char *text_fit(const char *s, size_t columns)
+{
+        if (columns == 0 || text_width(s) <= columns)
+                return check_memory(strdup(s));
+        if (columns < 8)
+                return text_format("%.*s", fitting(s, columns), s);
+        return text_format("%.*s...", fitting(s, columns - 3), s);
+}
+
 char *text_duration(uint64_t ms)
 {
         static const struct {

@@ -16,6 +16,9 @@ char *text_repair(const char *s);
 /* Columns that it takes: one a character. */
 size_t text_width(const char *s);
 
+/* A copy of so many columns at most, with "..." at the end of what was longer. 0: all of it. */
+char *text_fit(const char *s, size_t columns);
+
 /* "350 ms", "12 s", "3 min 5 s", "2 h 5 min", "4 d 3 h". */
 char *text_duration(uint64_t ms);
 /* Local time to the second. */

@@ -108,34 +108,19 @@ static void print_numbers(const Printer *p, const AnalysisPlace *place)
                                 (int64_t)place->count));
 }
 
-/* Bytes of s that take so many columns at most. */
-static int fitting(const char *s, size_t columns)
-{
-        size_t i = 0;
-
-        for (; s[i]; i++)
-                if (((unsigned char)s[i] & 0xc0) != 0x80 && columns-- == 0)
-                        break;
-        return (int)i;
-}
-
 /* What is too long loses the folders of its file first, then all but the function, then its end. */
 static void print_name(const Printer *p, const ProfileFrame *frame, unsigned width)
 {
         _cleanup_(freep) char *escaped = text_escape(frame->signature);
-        _cleanup_(freep) char *function = text_escape(frame->function);
+        _cleanup_(freep) char *function = text_escape(frame->function), *shown = NULL;
         const char *name = escaped, *slash = memrchr(escaped, '/', strcspn(escaped, " (<"));
 
         if (width > 0 && text_width(name) > width && slash && slash[1])
                 name = slash + 1;
         if (width > 0 && text_width(name) > width && function[0])
                 name = function;
-        if (width == 0 || text_width(name) <= width)
-                fputs(name, p->f);
-        else if (width < 8)
-                fprintf(p->f, "%.*s", fitting(name, width), name);
-        else
-                fprintf(p->f, "%.*s...", fitting(name, width - 3), name);
+        shown = text_fit(name, width);
+        fputs(shown, p->f);
 }
 
 static void print_place(const Printer *p, uint32_t place, uint32_t depth)
@@ -232,8 +217,6 @@ void tree_print(const Analysis *a, const TreeView *view, FILE *f)
 
 static struct json_object *place_json(const Analysis *a, uint32_t place)
 {
-        static const char *const kinds[] = {
-                "unknown", "python", "native", "kernel", "waiting", "anonymous"};
         const ProfileFrame *frame = &a->profile->frames[a->profile->places[place].frame];
         const AnalysisPlace *p = &a->places[place];
         struct json_object *object = json_new();
@@ -241,7 +224,7 @@ static struct json_object *place_json(const Analysis *a, uint32_t place)
         json_add(object, "id", json_number(place));
         json_add(object, "parent_id", json_number(a->profile->places[place].parent));
         json_add(object, "signature", json_string(frame->signature));
-        json_add(object, "kind", json_string(kinds[frame->kind]));
+        json_add(object, "kind", json_string(profile_kind_name(frame->kind)));
         json_add(object, "file", json_string(frame->file));
         json_add(object, "line", json_number(frame->line));
         json_add(object, "duration_us", json_number(p->duration_us));

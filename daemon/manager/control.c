@@ -142,8 +142,9 @@ static void observe(Manager *m, ControlCall *call, const Swprof__Control__Observ
         }
         if (spec.duration_ns == 0)
                 spec.period_ns = PERIOD_NS_MAX;
-        if (spec.pid <= 0 || spec.tid < 0 || spec.period_ns < period_ns_min ||
-                spec.period_ns > PERIOD_NS_MAX || spec.duration_ns > DURATION_NS_MAX) {
+        if (spec.pid < 0 || spec.tid < 0 || (spec.pid == 0 && spec.duration_ns == 0) ||
+                spec.period_ns < period_ns_min || spec.period_ns > PERIOD_NS_MAX ||
+                spec.duration_ns > DURATION_NS_MAX) {
                 control_call_fail(call,
                         "periods are 1 ms (for root and the control group) or 10 ms to 10 s, "
                         "durations are an hour at most",

@@ -111,6 +111,14 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
         return m->session && session_snapshot(m->session, snapshot);
 }
 
+static void on_segment_began(void *userdata, const SegmentReport *report, bool report_wanted)
+{
+        Manager *m = userdata;
+
+        if (m->session && report_wanted)
+                session_segment_began(m->session, report);
+}
+
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
         Manager *m = userdata;
@@ -157,6 +165,7 @@ const CoreOps manager_core_ops = {
         .watch_changed = on_watch_changed,
         .prepare = on_prepare,
         .snapshot = on_snapshot,
+        .segment_began = on_segment_began,
         .segment_done = on_segment_done,
         .task_added = on_task_added,
         .command_seen = on_command_seen,

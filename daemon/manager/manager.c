@@ -51,6 +51,15 @@ static const ListenerOps listener_ops = {
 
 /* ---- event sources ---- */
 
+/* For those who look at what is profiled. */
+static void observe_profiled(Manager *m, const SamplerEvent *e, Stack *stack, Now now)
+{
+        pid_t pid, tid;
+
+        if (m->observers.n_observers > 0 && core_target_thread(m->core, e->target, &pid, &tid))
+                observers_profiled(&m->observers, e, pid, tid, stack, now);
+}
+
 static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
 {
         Stack *stack;
@@ -60,7 +69,8 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
                 stack = stack_table_sample(m->stacks, e->target, e->stack_id);
                 if (stack && observer_owns(e->target))
                         observers_sample(&m->observers, e, stack, now);
-                else if (stack)
+                else if (stack) {
+                        observe_profiled(m, e, stack, now);
                         core_samples(m->core, e->target,
                                 &(SampleRun){.mono_ns = e->mono_ns,
                                         .wall_ns = e->wall_ns,
@@ -68,7 +78,7 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
                                         .n = e->n,
                                         .stack = stack},
                                 e->times, now);
-                else
+                } else
                         counter_add(COUNTER_SAMPLES_QUEUE_FULL, e->n);
                 break;
         case SAMPLER_STACK:

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/counter.h"
+#include "core/stack.h"
 #include "manager/namer.h"
 #include "runtime/cpython-code.h"
 #include "symbol/binary.h"
@@ -39,6 +40,7 @@ struct Namer {
         Kallsyms *kallsyms; /* NULL: not readable */
         char *anonymous;    /* the signature of code outside of files */
         const char **stack; /* of max_depth: the stack in work */
+        uint8_t *kinds;     /* StackKind of each of it */
 };
 
 int namer_new(Namer **ret, bool lines, size_t max_depth)
@@ -50,8 +52,9 @@ int namer_new(Namer **ret, bool lines, size_t max_depth)
         n->lines = lines;
         n->max_depth = max_depth > 0 ? max_depth : 1;
         n->stack = calloc(n->max_depth, sizeof(*n->stack));
+        n->kinds = calloc(n->max_depth, sizeof(*n->kinds));
         n->anonymous = signature_native(NULL, &(SymbolFrame){0}, lines);
-        if (!n->stack || !n->anonymous)
+        if (!n->stack || !n->kinds || !n->anonymous)
                 return error_origin(-ENOMEM);
         *ret = TAKE_PTR(n);
         return 0;
@@ -83,6 +86,7 @@ Namer *namer_free(Namer *n)
         kallsyms_free(n->kallsyms);
         free(n->anonymous);
         free(n->stack);
+        free(n->kinds);
         free(n);
         return NULL;
 }
@@ -198,19 +202,28 @@ static int place_find(Namer *n, const Frame *frame, const Place **ret)
 }
 
 /* Return: whether there was room for it. */
-static bool stack_append(Namer *n, size_t *at, const char *signature)
+static bool stack_append(Namer *n, size_t *at, const char *signature, StackKind kind)
 {
         if (*at == n->max_depth) {
                 n->stack[n->max_depth - 1] = "[cut]";
+                n->kinds[n->max_depth - 1] = STACK_KIND_UNKNOWN;
                 return false;
         }
-        n->stack[(*at)++] = signature;
+        n->stack[*at] = signature;
+        n->kinds[(*at)++] = kind;
         return true;
 }
 
-/* Fills n->stack. Return: 0, -ENOMEM. */
+/* Fills n->stack and n->kinds. Return: 0, NAMER_E_TORN, -ENOMEM. */
 static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *ret_n, bool *ret_cut)
 {
+        static const StackKind kinds[] = {
+                [FRAME_CODE] = STACK_KIND_NATIVE,
+                [FRAME_LEAF] = STACK_KIND_NATIVE,
+                [FRAME_KERNEL] = STACK_KIND_KERNEL,
+                [FRAME_WAIT] = STACK_KIND_WAITING,
+                [FRAME_PYTHON] = STACK_KIND_PYTHON,
+        };
         bool cut = false;
         size_t at = 0, leaf_at = SIZE_MAX;
 
@@ -219,7 +232,7 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
                 int r;
 
                 if (frames[i].kind == FRAME_CODE && !frames[i].module) {
-                        cut = !stack_append(n, &at, n->anonymous);
+                        cut = !stack_append(n, &at, n->anonymous, STACK_KIND_ANONYMOUS);
                         continue;
                 }
                 if (frames[i].kind == FRAME_PYTHON) {
@@ -238,18 +251,19 @@ static int stack_name(Namer *n, const Frame *frames, size_t n_frames, size_t *re
                         leaf_at = at;
                 }
                 for (size_t k = 0; k < p->n && !cut; k++)
-                        cut = !stack_append(n, &at, p->signatures[k]);
+                        cut = !stack_append(n, &at, p->signatures[k], kinds[p->kind]);
         }
         *ret_n = at;
         *ret_cut = cut;
         return 0;
 }
 
-int namer_stack(
-        Namer *n, const Frame *frames, size_t n_frames, char ***ret, size_t *ret_n, bool *ret_cut)
+int namer_stack(Namer *n, const Frame *frames, size_t n_frames, char ***ret, uint8_t **ret_kinds,
+        size_t *ret_n, bool *ret_cut)
 {
         size_t n_signatures = 0, size;
         char **signatures = NULL, *strings;
+        uint8_t *kinds = NULL;
         bool cut = false;
         int r;
 
@@ -266,8 +280,13 @@ int namer_stack(
                 size += strlen(n->stack[i]) + 1;
         if (n_signatures > 0) {
                 signatures = malloc(size);
-                if (!signatures)
+                kinds = malloc(n_signatures);
+                if (!signatures || !kinds) {
+                        free(signatures);
+                        free(kinds);
                         return error_origin(-ENOMEM);
+                }
+                memcpy(kinds, n->kinds, n_signatures);
                 strings = (char *)(signatures + n_signatures);
                 for (size_t i = 0; i < n_signatures; i++) {
                         signatures[i] = strings;
@@ -277,6 +296,7 @@ int namer_stack(
         if (cut)
                 counter_add(COUNTER_STACKS_CUT, 1);
         *ret = signatures;
+        *ret_kinds = kinds;
         *ret_n = n_signatures;
         *ret_cut = cut;
         return 0;

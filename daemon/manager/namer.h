@@ -28,9 +28,9 @@ enum {
 
 /*
  * The signatures of a stack whose frames are given innermost first: outermost first, pointers and
- * strings in one allocation; NULL when there are no frames. The frames' modules are alive, with the
- * symbols of this thread. Deeper than max_depth: the outermost part, and "[cut]" as the innermost.
- * Return: 0, NAMER_E_TORN, -ENOMEM.
+ * strings in one allocation, and the StackKind of each in another; NULL when there are no frames.
+ * The frames' modules are alive, with the symbols of this thread. Deeper than max_depth: the
+ * outermost part, and "[cut]" as the innermost. Return: 0, NAMER_E_TORN, -ENOMEM.
  */
-int namer_stack(
-        Namer *n, const Frame *frames, size_t n_frames, char ***ret, size_t *ret_n, bool *ret_cut);
+int namer_stack(Namer *n, const Frame *frames, size_t n_frames, char ***ret, uint8_t **ret_kinds,
+        size_t *ret_n, bool *ret_cut);

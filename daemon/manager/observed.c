@@ -69,13 +69,14 @@ static int add_string(Encoder *e, const char *text)
 
 /* ---- stacks ---- */
 
-static Swprof__Profile__Kind kind_of(const char *signature)
-{
-        return signature[0] == '[' ? SWPROF__PROFILE__KIND__WAITING
-                                   : SWPROF__PROFILE__KIND__UNKNOWN;
-}
+_Static_assert((int)STACK_KIND_PYTHON == SWPROF__PROFILE__KIND__PYTHON &&
+                       (int)STACK_KIND_NATIVE == SWPROF__PROFILE__KIND__NATIVE &&
+                       (int)STACK_KIND_KERNEL == SWPROF__PROFILE__KIND__KERNEL &&
+                       (int)STACK_KIND_WAITING == SWPROF__PROFILE__KIND__WAITING &&
+                       (int)STACK_KIND_ANONYMOUS == SWPROF__PROFILE__KIND__ANONYMOUS,
+        "the numbers of profile.proto");
 
-static int frame_new(Encoder *e, const char *text, uint64_t hash, uint32_t *ret)
+static int frame_new(Encoder *e, const char *text, StackKind kind, uint64_t hash, uint32_t *ret)
 {
         Profile *p = &e->profile;
         Swprof__Profile__Frame *frame;
@@ -96,15 +97,18 @@ static int frame_new(Encoder *e, const char *text, uint64_t hash, uint32_t *ret)
         }
         swprof__profile__frame__init(frame);
         frame->signature = (uint32_t)(p->n_strings - 1);
-        frame->kind = kind_of(text);
+        frame->kind = (Swprof__Profile__Kind)kind;
         t->text = text;
         t->frame = *ret = (uint32_t)p->n_frames;
         p->frames[p->n_frames++] = frame;
         return 0;
 }
 
-static int frame_index(Encoder *e, const char *text, uint32_t *ret)
+/* Of that signature of the stack. What is written the same is the same. */
+static int frame_index(Encoder *e, const Stack *stack, size_t i, uint32_t *ret)
 {
+        const char *text = stack->signatures[i];
+        StackKind kind = stack->kinds ? stack->kinds[i] : STACK_KIND_UNKNOWN;
         uint64_t hash = hash_string(text);
 
         for (HashLink *l = hash_table_find(&e->texts, hash); l; l = hash_link_next(l)) {
@@ -115,7 +119,7 @@ static int frame_index(Encoder *e, const char *text, uint32_t *ret)
                         return 0;
                 }
         }
-        return error_trace(frame_new(e, text, hash, ret));
+        return error_trace(frame_new(e, text, kind, hash, ret));
 }
 
 /* Frames that both begin with; before NULL: none. */
@@ -140,7 +144,7 @@ static int add_stack(Encoder *e, const Stack *before, const Stack *stack)
         for (size_t i = shared; i < stack->n_signatures && r == 0; i++) {
                 uint32_t frame = 0;
 
-                r = frame_index(e, stack->signatures[i], &frame);
+                r = frame_index(e, stack, i, &frame);
                 if (r == 0)
                         r = reserve(&p->stack_frames, p->n_stack_frames, &e->stack_frames_size,
                                 sizeof(*p->stack_frames));
@@ -268,12 +272,15 @@ static int add_thread(Encoder *e, const ObservedThread *t)
         s->instance = STRING_INSTANCE;
         s->thread = (uint32_t)e->profile.n_strings;
         s->endpoint = s->thread;
-        s->pid = o->spec.pid;
+        s->pid = t->pid;
         s->tid = t->tid;
-        s->period_us = (uint32_t)(o->spec.period_ns / NS_PER_US);
+        /* A profiled one has its task's. */
+        s->period_us = (uint32_t)((o->spec.pid == 0 && t->n_samples > 0 ? t->samples[0].period_ns
+                                                                        : o->spec.period_ns) /
+                                  NS_PER_US);
         s->start_wall_ms =
                 t->n_samples > 0 ? (int64_t)(t->samples[0].wall_ns / NS_PER_MS) : o->start_wall_ms;
-        if (asprintf(&s->segment, "%d/%d", (int)o->spec.pid, (int)t->tid) < 0) {
+        if (asprintf(&s->segment, "%d/%d", (int)t->pid, (int)t->tid) < 0) {
                 s->segment = NULL;
                 return error_origin(-ENOMEM);
         }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "util/error.h"
@@ -23,10 +24,12 @@
 /* What one keeps: 48 MiB of samples, and their stacks. */
 #define SAMPLES_MAX     (1U << 20)
 #define STACK_BYTES_MAX (64U << 20)
-/* One sample of each thread: tried so often, and for so long, so far apart. One that cannot be sampled at all is
+/* One sample of each thread: tried so often, and for so long, so far apart, and farther where there are
+ * many: all of them are to have had their turn, and to be let go, before the next one. One that cannot be sampled at all is
  * waited for that long: of many threads at once, most cannot while their program's files are read. */
 #define TRIES        5
 #define TRY_NS       (10 * NS_PER_MS)
+#define TRY_MORE_NS  (100 * NS_PER_US) /* for each thread */
 #define TRY_FOR_NS   (2 * NS_PER_S)
 #define NO_SAMPLE_NS (5 * NS_PER_S)
 /* New threads are looked for so often. */
@@ -48,22 +51,31 @@ void observer_set_deinit(ObserverSet *s)
 
 /* ---- threads ---- */
 
-static int comm_read(pid_t pid, pid_t tid, char ret[16])
+/* Its name, and whether it is over: its parent has yet to see that. Return: 0, OBSERVER_E_GONE, -errno. */
+static int thread_read(pid_t pid, pid_t tid, char ret_name[16], bool *ret_over)
 {
-        char path[64];
+        char path[64], text[128], *name, *end;
         FILE *f;
         size_t n;
 
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", (int)pid, (int)tid);
         f = fopen(path, "re");
         if (!f)
                 return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
-        n = fread(ret, 1, 15, f);
+        n = fread(text, 1, sizeof(text) - 1, f);
         fclose(f);
-        ret[n] = '\0';
-        ret[strcspn(ret, "\n")] = '\0';
-        utf8_repair(ret);
-        return n > 0 ? 0 : OBSERVER_E_GONE;
+        text[n] = '\0';
+        /* TID (NAME) STATE …: a name may be anything, what follows are numbers. */
+        name = strchr(text, '(');
+        end = strrchr(text, ')');
+        if (!name || !end || end - name > 16)
+                return OBSERVER_E_GONE;
+        *end = '\0';
+        strcpy(ret_name, name + 1);
+        ret_name[strcspn(ret_name, "\n")] = '\0';
+        utf8_repair(ret_name);
+        *ret_over = end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
+        return 0;
 }
 
 static ObservedThread *thread_free(ObservedThread *t)
@@ -90,11 +102,12 @@ static ObservedThread *thread_find_live(Observer *o, pid_t tid)
         return NULL;
 }
 
-/* Begins with a thread. Return: 0, OBSERVER_E_GONE, -errno. */
-static int thread_add(Observer *o, pid_t tid, Now now)
+/* Return: 0, OBSERVER_E_GONE: it is over, -errno. */
+static int thread_new(Observer *o, ObservedThread **ret, pid_t pid, pid_t tid, TargetId target)
 {
         _cleanup_(thread_freep) ObservedThread *t = calloc(1, sizeof(*t));
         ObservedThread **threads;
+        bool over = false;
         int r;
 
         threads = realloc(o->threads, (o->n_threads + 1) * sizeof(ObservedThread *));
@@ -103,21 +116,35 @@ static int thread_add(Observer *o, pid_t tid, Now now)
                 return error_origin(-ENOMEM);
         }
         o->threads = threads;
-        r = comm_read(o->spec.pid, tid, t->name);
+        r = thread_read(pid, tid, t->name, &over);
+        if (r || over)
+                return r < 0 ? error_trace(r) : OBSERVER_E_GONE;
+        t->pid = pid;
+        t->tid = tid;
+        t->target = target;
+        r = hash_table_add(&o->live, &t->by_tid, hash_u64(o->spec.pid ? (uint64_t)tid : target));
         if (r)
                 return error_trace(r);
-        t->tid = tid;
-        t->target = OBSERVED | (uint64_t)o->number << INDEX_BITS | o->n_threads;
-        r = hash_table_add(&o->live, &t->by_tid, hash_u64((uint64_t)tid));
+        *ret = o->threads[o->n_threads++] = TAKE_PTR(t);
+        return 0;
+}
+
+/* Begins with a thread. Return: 0, OBSERVER_E_GONE, -errno. */
+static int thread_add(Observer *o, pid_t tid, Now now)
+{
+        ObservedThread *t;
+        int r;
+
+        r = thread_new(o, &t, o->spec.pid, tid,
+                OBSERVED | (uint64_t)o->number << INDEX_BITS | o->n_threads);
         if (r)
                 return error_trace(r);
         o->ops->target_add(o->userdata, t->target,
                 &(TargetSpec){.pid = o->spec.pid,
                         .tid = tid,
                         .first_mono_ns = now.mono_ns,
-                        .period_ns = o->spec.duration_ns ? o->spec.period_ns : TRY_NS,
+                        .period_ns = o->spec.period_ns,
                         .say_waits = true});
-        o->threads[o->n_threads++] = TAKE_PTR(t);
         return 0;
 }
 
@@ -128,7 +155,8 @@ static void thread_end(Observer *o, ObservedThread *t)
                 return;
         t->gone = true;
         hash_table_remove(&o->live, &t->by_tid);
-        o->ops->target_remove(o->userdata, t->target);
+        if (o->spec.pid)
+                o->ops->target_remove(o->userdata, t->target);
 }
 
 static void note_crowded(Observer *o)
@@ -141,12 +169,13 @@ static void note_crowded(Observer *o)
 
 /*
  * A program that the process has become is looked at, too, by targets of its own, unless it is none of
- * the caller's business. Return: 0, OBSERVER_E_GONE: the process is, or must not be looked at, -errno.
+ * the caller's business. Return: 0, OBSERVER_E_GONE: all of it is, or must not be looked at, -errno.
  */
 static int scan(Observer *o, Now now)
 {
         _cleanup_(closep) int fd = -1;
         struct dirent *e;
+        struct stat st;
         DIR *d;
         int r = 0;
 
@@ -154,6 +183,9 @@ static int scan(Observer *o, Now now)
         fd = openat(o->folder_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return errno == ENOENT || errno == ESRCH ? OBSERVER_E_GONE : error_origin(-errno);
+        /* A link for each thread. */
+        if (o->spec.duration_ns == 0)
+                o->spec.period_ns = TRY_NS + (fstat(fd, &st) == 0 ? st.st_nlink : 0) * TRY_MORE_NS;
         o->denied = !o->ops->may(o->userdata, o);
         if (o->denied)
                 return OBSERVER_E_GONE;
@@ -176,15 +208,33 @@ static int scan(Observer *o, Now now)
                         r = thread_add(o, tid, now);
         }
         closedir(d);
-        return r < 0 ? error_trace(r) : 0;
+        if (r < 0)
+                return error_trace(r);
+        return o->live.n > 0 ? 0 : OBSERVER_E_GONE;
 }
 
 /* ---- an observer's life ---- */
 
+/* Return: 0, OBSERVER_E_GONE, -errno. */
+static int observer_open(Observer *o, Now now)
+{
+        char path[32];
+        bool over;
+        int r;
+
+        r = thread_read(o->spec.pid, o->spec.tid ?: o->spec.pid, o->name, &over);
+        if (r)
+                return error_trace(r);
+        snprintf(path, sizeof(path), "/proc/%d", (int)o->spec.pid);
+        o->folder_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (o->folder_fd < 0)
+                return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
+        return error_trace(scan(o, now));
+}
+
 int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void *caller, Now now)
 {
         _cleanup_(observer_freep) Observer *o = NULL;
-        char path[32];
         int r;
 
         if (s->n_observers == OBSERVERS_MAX)
@@ -203,19 +253,12 @@ int observer_new(ObserverSet *s, Observer **ret, const ObserverSpec *spec, void 
         o->start_mono_ns = now.mono_ns;
         o->start_wall_ms = now.wall_ms;
         o->stop_mono_ns = now.mono_ns + (spec->duration_ns ?: OBSERVER_GIVE_UP_NS);
-        r = comm_read(spec->pid, spec->tid ?: spec->pid, o->name);
-        if (r)
-                return error_trace(r);
-        snprintf(path, sizeof(path), "/proc/%d", (int)spec->pid);
-        o->folder_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (o->folder_fd < 0)
-                return errno == ENOENT ? OBSERVER_E_GONE : error_origin(-errno);
         o->sampling = true;
-        r = scan(o, now);
-        if (r == 0 && o->n_threads == 0)
-                r = OBSERVER_E_GONE;
-        if (r)
-                return error_trace(r);
+        if (spec->pid) {
+                r = observer_open(o, now);
+                if (r)
+                        return error_trace(r);
+        }
         list_append(&s->observers, &o->link);
         s->n_observers++;
         o->set = s;
@@ -305,13 +348,9 @@ static void thread_note_times(ObservedThread *t, const SamplerEvent *e)
         t->last = e->times;
 }
 
-void observers_sample(ObserverSet *s, const SamplerEvent *e, Stack *stack, Now now)
+static void thread_sample(
+        Observer *o, ObservedThread *t, const SamplerEvent *e, Stack *stack, Now now)
 {
-        Observer *o;
-        ObservedThread *t = find(s, e->target, &o);
-
-        if (!t)
-                return;
         thread_note_times(t, e);
         if (!stack || !o->sampling || e->mono_ns > o->stop_mono_ns)
                 return;
@@ -326,6 +365,47 @@ void observers_sample(ObserverSet *s, const SamplerEvent *e, Stack *stack, Now n
                 .stack = stack_ref(stack),
                 .state = e->state};
         o->n_samples++;
+}
+
+void observers_sample(ObserverSet *s, const SamplerEvent *e, Stack *stack, Now now)
+{
+        Observer *o;
+        ObservedThread *t = find(s, e->target, &o);
+
+        if (t)
+                thread_sample(o, t, e, stack, now);
+}
+
+/* NULL: there is no room for it, or it is over. */
+static ObservedThread *profiled_get(Observer *o, TargetId target, pid_t pid, pid_t tid)
+{
+        ObservedThread *t = NULL;
+
+        for (HashLink *l = hash_table_find(&o->live, hash_u64(target)); l; l = hash_link_next(l)) {
+                t = container_of(l, ObservedThread, by_tid);
+                if (t->target == target)
+                        return t;
+        }
+        if (o->n_threads == o->spec.max_threads)
+                o->full = true;
+        else if (thread_new(o, &t, pid, tid, target) == 0)
+                return t;
+        return NULL;
+}
+
+void observers_profiled(
+        ObserverSet *s, const SamplerEvent *e, pid_t pid, pid_t tid, Stack *stack, Now now)
+{
+        Observer *o;
+
+        list_for_each (o, &s->observers, link) {
+                ObservedThread *t = o->spec.pid == 0 && o->sampling
+                                            ? profiled_get(o, e->target, pid, tid)
+                                            : NULL;
+
+                if (t)
+                        thread_sample(o, t, e, stack, now);
+        }
 }
 
 void observers_gone(ObserverSet *s, TargetId id, Now now)
@@ -454,7 +534,7 @@ static void observer_step(Observer *o, Now now)
         o->last_step_mono_ns = now.mono_ns;
         named = take_names(o);
         over = o->stop_mono_ns <= now.mono_ns || o->full;
-        if (o->full && !o->told)
+        if (o->full && !o->told && o->spec.pid)
                 log_warning("process %d gave more samples or stacks than are kept: what is "
                             "recorded of it "
                             "ends early, or lacks some",
@@ -463,7 +543,7 @@ static void observer_step(Observer *o, Now now)
         if (o->sampling && !over) {
                 if (o->spec.duration_ns == 0)
                         over = end_those_done(o, now);
-                else if (now.mono_ns >= o->scan_mono_ns + SCAN_NS)
+                else if (o->spec.pid && now.mono_ns >= o->scan_mono_ns + SCAN_NS)
                         over = scan(o, now) != 0;
         }
         if (over)
@@ -488,7 +568,7 @@ static uint64_t observer_next_mono_ns(const Observer *o)
                 return o->give_up_mono_ns;
         if (o->spec.duration_ns == 0 && o->start_mono_ns + NO_SAMPLE_NS > o->last_step_mono_ns)
                 return o->start_mono_ns + NO_SAMPLE_NS;
-        if (o->spec.duration_ns == 0 || o->stop_mono_ns < scan_ns)
+        if (o->spec.duration_ns == 0 || o->spec.pid == 0 || o->stop_mono_ns < scan_ns)
                 return o->stop_mono_ns;
         return scan_ns;
 }

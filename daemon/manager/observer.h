@@ -13,16 +13,18 @@
 
 /*
  * Threads of a process, sampled because somebody asks for their stacks, with no span: what
- * `swprofctl dump` and `record` show. New threads join, ended ones stay in the result. Main
- * thread. Nothing is written down: an Observer is memory, and bounded.
+ * `swprofctl dump` and `record` show. New threads join, ended ones stay in the result. Or those of
+ * profiled segments, which are sampled anyway: what `top` shows. Main thread. Nothing is written
+ * down: an Observer is memory, and bounded.
  */
 
 typedef struct ObserverSpec {
-        pid_t pid;
+        pid_t pid; /* 0: profiled segments, each stretch on a thread is one */
         pid_t tid; /* 0: all threads */
         uint64_t period_ns;
         uint64_t duration_ns; /* 0: one sample of each thread */
-        size_t max_threads;   /* at a time: the others are left out */
+        /* At a time: the others are left out. Of profiled segments: in all, it ends then. */
+        size_t max_threads;
 } ObserverSpec;
 
 /* n samples, a period apart. */
@@ -36,9 +38,9 @@ typedef struct ObservedSample {
 } ObservedSample;
 
 typedef struct ObservedThread {
-        HashLink by_tid;
+        HashLink by_tid; /* of profiled segments: by the target's id */
         TargetId target;
-        pid_t tid;
+        pid_t pid, tid;
         char name[16]; /* as the kernel cuts it */
         bool gone;
         uint64_t first_mono_ns, last_mono_ns; /* of the samples that came with times */
@@ -124,6 +126,9 @@ void observer_stop(Observer *o, Now now);
 bool observer_owns(TargetId id);
 /* Samples of such a target; `stack` is borrowed, NULL: its times alone. Those that come too late are dropped. */
 void observers_sample(ObserverSet *s, const SamplerEvent *event, Stack *stack, Now now);
+/* Samples of another target, with its stack: of a thread that is profiled. */
+void observers_profiled(
+        ObserverSet *s, const SamplerEvent *event, pid_t pid, pid_t tid, Stack *stack, Now now);
 void observers_gone(ObserverSet *s, TargetId id, Now now);
 
 /* Looks for new threads, and for observers that are done. Call when stacks were named, too. */

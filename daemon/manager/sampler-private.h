@@ -110,28 +110,30 @@ void sampler_emit_gone(Sampler *s, EventNode *node, TargetId target);
 /* ---- sampler-target.c ---- */
 
 struct Target {
+        /* What each sample of a sleeping thread needs comes first: its cache lines are cold by then. */
         Sampler *sampler;
-        TargetId id;
-        HashLink by_id;
-        Process *process;
-        ListLink process_link;
         CaptureThread *thread; /* NULL: gone */
-        EventNode *gone_node;
-        bool blocked_on; /* its stacks say what it waits for */
+        size_t heap_index;     /* SIZE_MAX: in no heap */
         uint64_t first_mono_ns, period_ns;
         uint64_t due_mono_ns; /* the sample that is due next, or being taken */
-        SampleTime sample;    /* its newest one */
-        TargetRun run;        /* the newest ones, not yet sent */
-        size_t heap_index;    /* SIZE_MAX: in no heap */
         bool taking;          /* due, and counted as such */
         bool shot_out;
         bool other_asked;  /* for a copy of another stack, for this sample */
         bool python_asked; /* the same for the frames of Python */
-        bool end_moves;    /* the stack does not always end where it did */
         unsigned n_unstable;
         uint64_t
                 waited_until_mono_ns; /* see CaptureResult; as the first pull for this sample told */
         uint64_t stack_id;            /* of its newest sample, 0: none yet */
+        TargetRun run;                /* the newest ones, not yet sent */
+        SampleTime sample;            /* its newest one */
+
+        TargetId id;
+        HashLink by_id;
+        Process *process;
+        ListLink process_link;
+        EventNode *gone_node;
+        bool blocked_on; /* its stacks say what it waits for */
+        bool end_moves;  /* the stack does not always end where it did */
         /* That stack, if it was unwound in full, for comparing. */
         ProcMap *stack_map;
         size_t n_pcs;

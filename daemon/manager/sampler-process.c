@@ -41,6 +41,7 @@ typedef struct Parked {
         uint64_t kernel_pcs[MAX_KERNEL_PCS];
         bool has_python;
         enum swp_python_status python_status;
+        bool python_searched;
         size_t n_python;
         struct swp_python_frame *python; /* behind the bytes */
         uint64_t bytes[]; /* of the stack, the other one and the code, or pcs_only: the pcs */
@@ -111,14 +112,13 @@ static void want_other(Target *t, const ProcMap *map, const UnwindResult *u)
                 capture_thread_set_other(t->thread, 0);
 }
 
-/* Or not with all of it: an interpreter that the thread has made since shows nothing. */
 static bool is_without_python(const UnwindResult *u)
 {
         return u->status == UNWIND_NO_PYTHON || u->status == UNWIND_PYTHON_MISMATCH ||
-               u->lacks_python;
+               u->python_doubtful;
 }
 
-/* The thread runs Python, which its capture did not show: states come and go. */
+/* The thread runs Python that its capture did not show, or not all: states come and go. */
 static void want_python(Target *t)
 {
         capture_thread_find_python(t->thread);
@@ -183,6 +183,7 @@ static SampleFate park(
                         .syscall = c->syscall,
                         .has_python = c->has_python,
                         .python_status = c->python_status,
+                        .python_searched = c->python_searched,
                         .n_python = c->n_python,
                         .python = (struct swp_python_frame *)(k->bytes + (n + 7) / 8),
                         .n_kernel_pcs =
@@ -235,6 +236,7 @@ static void unpark(Process *p, Parked *k, ProcMap *map, bool full)
                 .kernel_pcs = k->kernel_pcs,
                 .has_python = k->has_python,
                 .python_status = k->python_status,
+                .python_searched = k->python_searched,
                 .n_python = k->n_python,
                 .python = k->python,
         };

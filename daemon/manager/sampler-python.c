@@ -153,15 +153,17 @@ static void renew_codes(Process *p)
         p->codes = codes;
 }
 
-/* Return: UNWIND_DONE, or why there are no frames; *ret_n 0: nothing to be changed. */
+/* Return: UNWIND_DONE, or why there are no frames; *ret_n 0: nothing to be changed. *ret_entered false:
+ * a native frame of the loop has no functions. */
 static UnwindStatus merge(Process *p, const CaptureResult *c, CpythonMerge *m, size_t max,
-        size_t *ret_n, bool *ret_without)
+        size_t *ret_n, bool *ret_entered)
 {
         Frame *merged = p->sampler->merged;
         unsigned n_reads = READS_MAX;
+        int r;
 
         *ret_n = 0;
-        *ret_without = false;
+        *ret_entered = true;
         if (!p->codes)
                 return UNWIND_DONE;
         /* A thread of C may be none of the interpreter's. */
@@ -175,8 +177,10 @@ static UnwindStatus merge(Process *p, const CaptureResult *c, CpythonMerge *m, s
         m->layout = cpython_codes_layout(p->codes);
         m->n_python = c->n_python;
         m->python = c->python;
-        if (cpython_merge(m, merged, max, ret_n, ret_without) != 0)
+        r = cpython_merge(m, merged, max, ret_n);
+        if (r != 0 && r != CPYTHON_MERGE_E_NO_ENTRY)
                 return UNWIND_PYTHON_MISMATCH;
+        *ret_entered = r == 0;
         for (size_t i = 0; i < *ret_n; i++)
                 if (merged[i].kind == FRAME_PYTHON &&
                         !fill_frame(p, &c->python[merged[i].vaddr], &n_reads, &merged[i]))
@@ -196,18 +200,19 @@ void process_add_python(Process *p, const CaptureResult *c, size_t n_inner, Unwi
                 .native = frames,
         };
         UnwindStatus status;
+        bool entered;
         size_t n = 0;
-        bool without;
 
         if (u->status != UNWIND_DONE && !is_partial(u))
                 return;
-        status = merge(p, c, &m, SAMPLER_MAX_FRAMES - n_inner, &n, &without);
+        status = merge(p, c, &m, SAMPLER_MAX_FRAMES - n_inner, &n, &entered);
         if (u->status != UNWIND_DONE && (status != UNWIND_DONE || n == 0))
                 return;
         u->status = status;
+        /* It may be in an interpreter that it was not in when its states were looked for. */
+        u->python_doubtful = !entered && !c->python_searched;
         if (status != UNWIND_DONE || n == 0)
                 return;
         memcpy(frames, s->merged, n * sizeof(*frames));
         u->n_frames = n_inner + n;
-        u->lacks_python = without;
 }

@@ -142,18 +142,28 @@ static void begin(Target *t, uint64_t now)
 }
 
 /*
- * The time to be reported of a capture: when it was due, if it came that near. After a sample that
- * was so late that it has its true time, the next due time may lie before that.
+ * A thread that had to make room on its CPU after the sample was due did so for the sampler, most of all:
+ * when it was due, it ran.
  */
+static bool was_queued(const Target *t, const CaptureResult *r)
+{
+        return r->queued && !(r->ran_until_mono_ns && r->ran_until_mono_ns >= t->due_mono_ns);
+}
+
 static ThreadState sample_state(const Target *t, const CaptureResult *r)
 {
+        /* One that was running then has not run since. */
         if (r->status == CAPTURE_REPEATED)
-                return t->sample.state;
+                return t->sample.state == THREAD_RUNNING ? THREAD_RUNNABLE : t->sample.state;
         if (r->blocked)
                 return THREAD_BLOCKED;
         return r->queued ? THREAD_RUNNABLE : THREAD_RUNNING;
 }
 
+/*
+ * The time to be reported of a capture: when it was due, if it came that near. After a sample that
+ * was so late that it has its true time, the next due time may lie before that.
+ */
 static SampleTime sample_time(const Target *t, const CaptureResult *r)
 {
         uint64_t capture_mono_ns = r->mono_ns;
@@ -197,10 +207,13 @@ void target_finish(Target *t)
 
 /* ---- captures: each handler returns whether to pull again at once ---- */
 
-static bool on_taken(Target *t, const CaptureResult *r)
+static bool on_taken(Target *t, CaptureResult *r)
 {
-        SampleTime time = sample_time(t, r);
+        SampleTime time;
         SampleFate fate;
+
+        r->queued = was_queued(t, r);
+        time = sample_time(t, r);
 
         /* A larger copy is another capture, which no longer knows of the one before. */
         if (r->waited_until_mono_ns)
@@ -260,7 +273,7 @@ static void announce_gone(Target *t)
         sampler_emit_gone(t->sampler, TAKE_PTR(t->gone_node), t->id);
 }
 
-static bool on_result(Target *t, const CaptureResult *r)
+static bool on_result(Target *t, CaptureResult *r)
 {
         switch (r->status) {
         case CAPTURE_TAKEN:

@@ -262,11 +262,14 @@ static uint64_t next_deadline(Sampler *s, uint64_t expire_mono_ns)
 }
 
 /* A new offset is taken over when the wall clock was set or has drifted; noise of reading would
- * make times flicker. */
+ * make times flicker, and one who was kept waiting between the two clocks has read none. */
 static void read_wall_offset(Sampler *s)
 {
-        int64_t offset = (int64_t)(wall_now_ns() - mono_now_ns());
+        uint64_t before_mono_ns = mono_now_ns();
+        int64_t offset = (int64_t)(wall_now_ns() - before_mono_ns);
 
+        if (s->wall_offset_ns != 0 && mono_now_ns() - before_mono_ns > WALL_NOISE_NS)
+                return;
         if (llabs(offset - s->wall_offset_ns) > WALL_NOISE_NS)
                 s->wall_offset_ns = offset;
 }

@@ -269,6 +269,7 @@ void stack_table_dispatch(StackTable *t)
                                 stack_set_ready(e->stack, reply.n_signatures,
                                         (const char *const *)reply.signatures) == 0) {
                                 t->n_pending--;
+                                stack_take_kinds(e->stack, TAKE_PTR(reply.kinds));
                                 entry_drop_unneeded(t, e);
                         } else {
                                 entry_fail(t, e);
@@ -277,6 +278,7 @@ void stack_table_dispatch(StackTable *t)
                 procmap_unref(reply.map);
                 cpython_codes_unref(reply.codes);
                 free(reply.signatures);
+                free(reply.kinds);
         }
         stack_table_send(t);
 }

@@ -91,6 +91,7 @@ static void worker_stack_drop(WorkerStack *s)
         cpython_codes_unref(s->codes);
         free(s->frames);
         free(s->signatures);
+        free(s->kinds);
 }
 
 static ProcMap *do_load(Worker *w, pid_t pid, bool full)
@@ -150,10 +151,12 @@ static void ahead_step(Worker *w)
 static void do_symbolize(Worker *w, WorkerStack *stack)
 {
         int r = namer_stack(w->namer, stack->frames, stack->n_frames, &stack->signatures,
-                &stack->n_signatures, &stack->cut);
+                &stack->kinds, &stack->n_signatures, &stack->cut);
 
-        if (r)
+        if (r) {
                 stack->signatures = NULL;
+                stack->kinds = NULL;
+        }
         free(stack->frames);
         stack->frames = NULL;
         stack->n_frames = 0;
@@ -341,6 +344,7 @@ int worker_symbolize(Worker *w, const WorkerStack *request)
 
         /* Filled in by the answer. */
         r.stack.signatures = NULL;
+        r.stack.kinds = NULL;
         r.stack.n_signatures = 0;
         r.stack.cut = false;
         return request_push(w, &r);

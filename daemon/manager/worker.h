@@ -48,7 +48,9 @@ typedef struct WorkerStack {
         Frame *frames; /* innermost first, malloc'ed, handed over; NULL in the reply */
         size_t n_signatures;
         char **signatures; /* reply: outermost first, one allocation (as Stack has it), freed by the receiver; NULL: no memory */
-        bool cut;          /* reply: deeper than profile.max_depth */
+        uint8_t *
+                kinds; /* reply: StackKind of each signature, malloc'ed, freed by the receiver; NULL: as signatures */
+        bool cut; /* reply: deeper than profile.max_depth */
 } WorkerStack;
 
 /* Starts the thread. Of the configuration symbols.lines and profile.max_depth count, as they are now. Return: 0, -errno. */

@@ -33,14 +33,16 @@ static KeptSegment segment_kept(const BufferSegment *s, bool taken_kept)
                 .task_id = s->task_id,
                 .segment_id = s->segment_id,
                 .next_sequence = s->next_sequence - (int32_t)s->n_taken,
-                .reserved_sequence = s->next_sequence,
+                .reserved_sequence =
+                        s->used_sequence > s->next_sequence ? s->used_sequence : s->next_sequence,
                 .left_id = s->left_id,
                 .reserved_kept = s->n_taken > 0 && taken_kept,
                 .first_wall_ms = s->first_wall_ms,
                 .last_wall_ms = s->last_wall_ms,
-                .done = s->done,
-                .report = s->report.data,
-                .report_size = s->report.size,
+                /* One whose snapshots were dropped would go on with a hole. */
+                .done = s->done || s->dropped,
+                .report = s->report.data ?: s->draft.data,
+                .report_size = s->report.data ? s->report.size : s->draft.size,
         };
 }
 
@@ -187,6 +189,8 @@ static void segment_lost(Buffer *b, const KeptLoss *loss)
                 s->dropped = true;
                 n += buffer_segment_drop(b, s);
                 buffer_segment_set_kept(b, s, 0);
+                if (!s->done)
+                        buffer_record_segment(b, s);
                 buffer_segment_retire(b, s);
         }
         counter_add(COUNTER_SNAPSHOTS_KEPT_OVER, n);
@@ -443,8 +447,11 @@ static void segment_end_uncertain(
 int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bool task_lives,
         bool again, bool *ret_continues)
 {
-        bool certain = segment->reserved_sequence == segment->next_sequence ||
-                       (again && segment->reserved_kept);
+        size_t n_unsure = (size_t)(segment->reserved_sequence - segment->next_sequence);
+        /* Sent again, what is on disk gets those numbers once more; what was in memory only has
+         * taken its own along. */
+        bool certain = n_unsure == 0 || (again && n_snapshots > 0);
+        bool goes_on = n_unsure == 0 || (again && n_snapshots >= n_unsure);
         BufferSegment *s = buffer_segment_new(b, segment->id, segment->service, segment->instance,
                 segment->task_id, segment->segment_id);
 
@@ -452,21 +459,31 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
                 return error_origin(-ENOMEM);
         if (segment->id > b->last_id)
                 b->last_id = segment->id;
+        /* That one was never on disk. Snapshots with lower ids would be taken for such that have left. */
+        if (segment->left_id > b->last_id)
+                b->last_id = segment->left_id;
         if (segment->report_size > 0) {
                 void *report = malloc(segment->report_size);
 
                 if (!report)
                         return error_origin(-ENOMEM);
                 memcpy(report, segment->report, segment->report_size);
-                s->report = (RpcBytes){report, segment->report_size};
+                *(segment->done ? &s->report : &s->draft) =
+                        (RpcBytes){report, segment->report_size};
         }
+        s->left = true;
         s->next_sequence = certain ? segment->next_sequence : segment->reserved_sequence;
+        s->used_sequence = segment->reserved_sequence;
         s->left_id = segment->left_id;
         s->first_wall_ms = segment->first_wall_ms;
         s->last_wall_ms = segment->last_wall_ms;
         s->recorded = true;
-        s->done = segment->done || !certain || !task_lives;
+        s->done = segment->done || !goes_on || !task_lives;
         *ret_continues = !s->done;
+        if (s->done)
+                buffer_segment_give_up(s);
+        if (certain && !goes_on)
+                counter_add(COUNTER_SNAPSHOTS_AMBIGUOUS, n_unsure - n_snapshots);
         if (certain)
                 buffer_segment_set_kept(b, s, n_snapshots);
         else

@@ -13,6 +13,7 @@ typedef struct BufferSegment {
         uint64_t id;
         char *service, *instance, *task_id, *segment_id;
         int32_t next_sequence; /* behind those of the batch */
+        int32_t used_sequence; /* numbers before this one may be in use at the backend */
         size_t n_taken;        /* by the batch */
         ListLink entries;      /* Entry.segment_link: those in memory that were never on disk */
         size_t n_fresh;        /* of these, those that neither are taken nor go to the disk */
@@ -22,8 +23,10 @@ typedef struct BufferSegment {
         bool recorded; /* has a record */
         bool dropped;  /* its snapshots on disk are gone, or are to go: it gets no more */
         bool done;
+        bool left;   /* by a former daemon, and not heard of since */
         bool listed; /* while a record is made */
         RpcBytes report;
+        RpcBytes draft; /* of that, while it lives */
 } BufferSegment;
 
 typedef struct Entry {
@@ -71,6 +74,8 @@ BufferSegment *buffer_segment_new(Buffer *b, uint64_t id, const char *service, c
         const char *task_id, const char *segment_id);
 BufferSegment *buffer_segment_find(const Buffer *b, const char *service, const char *instance,
         const char *task_id, const char *segment_id);
+/* It is done, and nobody will tell its end: what is known of it becomes its report. */
+void buffer_segment_give_up(BufferSegment *s);
 /* Lets it go if it is done and has nothing left to send. */
 void buffer_segment_retire(Buffer *b, BufferSegment *s);
 /* What is on disk of it has become more or less. */

@@ -47,6 +47,7 @@ static void segment_free(Buffer *b, BufferSegment *s)
         free(s->task_id);
         free(s->segment_id);
         free((void *)s->report.data);
+        free((void *)s->draft.data);
         free(s);
 }
 
@@ -93,9 +94,25 @@ BufferSegment *buffer_segment_find(const Buffer *b, const char *service, const c
         return NULL;
 }
 
+void buffer_segment_give_up(BufferSegment *s)
+{
+        void *data;
+        size_t size;
+
+        if (!s->left || !s->draft.data || s->report.data)
+                return;
+        if (codec_segment_end(s->draft.data, s->draft.size, s->last_wall_ms, &data, &size) == 0)
+                s->report = (RpcBytes){data, size};
+        else
+                counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
+}
+
 void buffer_segment_retire(Buffer *b, BufferSegment *s)
 {
         if (!s->done || !list_empty(&s->entries) || s->n_kept > 0)
+                return;
+        /* Its task is over, its span is not: the report is to come. */
+        if (!s->report.data && s->draft.data && !s->left)
                 return;
         if (!s->report.data) {
                 segment_free(b, s);
@@ -268,6 +285,21 @@ int buffer_add(Buffer *b, const Snapshot *snapshot, size_t max_bytes)
         return 0;
 }
 
+void buffer_segment_began(Buffer *b, const char *service, const char *instance,
+        const char *segment_id, RpcBytes draft)
+{
+        BufferSegment *s;
+
+        list_for_each (s, &b->segments, link)
+                if (!s->done && segment_is(s, service, instance, NULL, segment_id)) {
+                        free((void *)s->draft.data);
+                        s->draft = draft;
+                        s->left = false;
+                        return;
+                }
+        free((void *)draft.data);
+}
+
 bool buffer_segment_done(Buffer *b, const char *service, const char *instance,
         const char *segment_id, RpcBytes report)
 {
@@ -292,6 +324,7 @@ void buffer_task_done(Buffer *b, const char *service, const char *instance, cons
         list_for_each_safe (s, next, &b->segments, link)
                 if (segment_is(s, service, instance, task_id, NULL)) {
                         s->done = true;
+                        buffer_segment_give_up(s);
                         buffer_segment_retire(b, s);
                 }
 }
@@ -407,6 +440,8 @@ void buffer_batch_end(Buffer *b, bool left, bool may_have_left)
                 if (left)
                         e->segment->left_id = e->id;
                 e->segment->n_taken--;
+                if (may_have_left && e->segment->used_sequence < e->segment->next_sequence)
+                        e->segment->used_sequence = e->segment->next_sequence;
                 e->segment->next_sequence -= !left;
         }
         /* Numbers that may be in use stay reserved. */
@@ -429,6 +464,9 @@ size_t buffer_drop(Buffer *b)
         list_for_each_safe (e, next, &b->fresh, link) {
                 BufferSegment *s = e->segment;
 
+                /* The number of one that may have arrived goes with it. */
+                if (e->fixed && s->next_sequence < s->used_sequence)
+                        s->next_sequence = s->used_sequence;
                 entry_drop(b, e);
                 buffer_segment_retire(b, s);
         }
@@ -459,7 +497,7 @@ size_t buffer_n(const Buffer *b)
 
 size_t buffer_n_kept(const Buffer *b)
 {
-        return b->n_kept;
+        return b->n_kept - b->n_writing;
 }
 
 size_t buffer_n_fresh(const Buffer *b)

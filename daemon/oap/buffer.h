@@ -71,6 +71,11 @@ typedef struct BufferReport {
         RpcBytes bytes; /* malloc'ed */
 } BufferReport;
 
+/* The segment is known, and is live: takes the trace segment (malloc'ed) that a later daemon is to
+ * report if it never hears of the segment. */
+void buffer_segment_began(Buffer *b, const char *service, const char *instance,
+        const char *segment_id, RpcBytes draft);
+
 /*
  * The segment gets no more snapshots. `report` (malloc'ed) is kept with it and given to the caller
  * of buffer_retired() once its last snapshot has left.
@@ -117,8 +122,8 @@ void buffer_keep_step(Buffer *b, Now now, bool failing);
 /* When that has something to do. */
 uint64_t buffer_keep_next_mono_ns(const Buffer *b, bool failing);
 
-size_t buffer_n(const Buffer *b); /* including the batch, and those on disk */
-size_t buffer_n_kept(const Buffer *b);
+size_t buffer_n(const Buffer *b);       /* including the batch, and those on disk */
+size_t buffer_n_kept(const Buffer *b);  /* on disk */
 size_t buffer_n_fresh(const Buffer *b); /* that can be sent, and were never on disk */
 size_t buffer_n_ready(const Buffer *b); /* that can be sent now, those read from the disk, too */
 size_t buffer_bytes(const Buffer *b);   /* in memory */

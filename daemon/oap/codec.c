@@ -247,6 +247,7 @@ int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size)
         Skywalking__V3__SegmentReference ref = SKYWALKING__V3__SEGMENT_REFERENCE__INIT;
         Skywalking__V3__SpanObject *spans[] = {&span};
         Skywalking__V3__SegmentReference *refs[] = {&ref};
+        bool bad_parent = false;
         int r;
 
         r = pairs_init(&tags, report->n_tags);
@@ -285,10 +286,31 @@ int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size)
                         span.n_refs = 1;
                         reference_caller(&ref, &texts, &sw8);
                 } else {
-                        counter_add(COUNTER_TRACE_PARENTS_BAD, 1);
+                        bad_parent = true;
                 }
         }
-        return pack(&m.base, &texts, ret, ret_size);
+        r = pack(&m.base, &texts, ret, ret_size);
+        if (r < 0)
+                return error_trace(r);
+        return bad_parent ? CODEC_E_PARENT : 0;
+}
+
+int codec_segment_end(
+        const void *bytes, size_t size, int64_t end_wall_ms, void **ret, size_t *ret_size)
+{
+        static const Texts texts;
+        Skywalking__V3__SegmentObject *m =
+                skywalking__v3__segment_object__unpack(NULL, size, bytes);
+        int r;
+
+        if (!m)
+                return CODEC_E_MALFORMED;
+        for (size_t i = 0; i < m->n_spans; i++)
+                if (m->spans[i]->endtime < end_wall_ms)
+                        m->spans[i]->endtime = end_wall_ms;
+        r = pack(&m->base, &texts, ret, ret_size);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        return r < 0 ? error_trace(r) : 0;
 }
 
 /* ---- commands ---- */

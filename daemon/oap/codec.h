@@ -12,6 +12,12 @@
  * UTF-8 are sent with '?' in place.
  */
 
+enum {
+        _CODEC_E_SUCCESS,
+        CODEC_E_MALFORMED,
+        CODEC_E_PARENT,
+};
+
 int codec_task_query(const char *service, const char *instance, int64_t last_command_wall_ms,
         void **ret, size_t *ret_size);
 int codec_snapshot(const Snapshot *snapshot, void **ret, size_t *ret_size);
@@ -26,9 +32,13 @@ int codec_instance_properties(const char *service, const char *instance,
 /*
  * One entry span 0 (local span for a continued segment, with a CROSS_THREAD reference to its
  * parent). An empty trace id is replaced by the parent's segment id or else the segment's own: a
- * segment continued from a continued one should bring its trace id.
+ * segment continued from a continued one should bring its trace id. Return: 0, -ENOMEM;
+ * CODEC_E_PARENT: without its parent, which sw8 does not tell.
  */
 int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size);
+/* Such a one again, with another end. Return: 0, CODEC_E_MALFORMED, -ENOMEM. */
+int codec_segment_end(
+        const void *bytes, size_t size, int64_t end_wall_ms, void **ret, size_t *ret_size);
 
 /*
  * Commands of a reply. `each` gets every readable profile task; commands that are not for us and
@@ -37,9 +47,5 @@ int codec_segment(const SegmentReport *report, void **ret, size_t *ret_size);
  *
  * Return: 0; CODEC_E_MALFORMED: not a Commands message, or one out of all proportion; -ENOMEM.
  */
-enum {
-        _CODEC_E_SUCCESS,
-        CODEC_E_MALFORMED,
-};
 int codec_commands(const void *bytes, size_t size,
         void (*each)(void *userdata, const TaskCommand *command), void *userdata);

@@ -285,15 +285,29 @@ bool session_snapshot(Session *s, const Snapshot *snapshot)
         return true;
 }
 
-void session_segment_done(Session *s, const SegmentReport *report)
+void session_segment_began(Session *s, const SegmentReport *report)
 {
         void *data;
         size_t size;
 
-        if (codec_segment(report, &data, &size) < 0) {
+        /* Its end is likely to be told. */
+        if (codec_segment(report, &data, &size) >= 0)
+                buffer_segment_began(s->buffer, report->service, report->instance,
+                        report->segment_id, (RpcBytes){data, size});
+}
+
+void session_segment_done(Session *s, const SegmentReport *report)
+{
+        void *data;
+        size_t size;
+        int r = codec_segment(report, &data, &size);
+
+        if (r < 0) {
                 counter_add(COUNTER_TRACE_SEGMENTS_LOST, 1);
                 return;
         }
+        if (r == CODEC_E_PARENT)
+                counter_add(COUNTER_TRACE_PARENTS_BAD, 1);
         if (!buffer_segment_done(s->buffer, report->service, report->instance, report->segment_id,
                     (RpcBytes){data, size}))
                 segments_add(&s->segments, (BufferReport){.bytes = {data, size}});
@@ -308,6 +322,7 @@ void session_task_finished(
         int r;
 
         buffer_task_done(s->buffer, service, instance, task_id);
+        session_take_retired(s);
         r = finishes_add(&s->finishes, service, instance, task_id);
         if (r < 0)
                 log_warning("The end of task %s is not reported: %s", task_id, strerror(-r));

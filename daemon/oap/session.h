@@ -66,6 +66,9 @@ void session_step(Session *s, Now now);
 
 /* From CoreOps. */
 bool session_snapshot(Session *s, const Snapshot *snapshot);
+/* A segment whose trace segment is to be reported: what is said of it if its end is never told,
+ * since this daemon and then its client end before that. */
+void session_segment_began(Session *s, const SegmentReport *report);
 /* The end of a segment whose trace segment is to be reported; its last snapshot was given. */
 void session_segment_done(Session *s, const SegmentReport *report);
 /* The last snapshot of the task was given. */

@@ -359,6 +359,14 @@ Profile *profile_free(Profile *p)
         return NULL;
 }
 
+const char *profile_kind_name(Swprof__Profile__Kind kind)
+{
+        static const char *const names[] = {
+                "unknown", "python", "native", "kernel", "waiting", "anonymous"};
+
+        return names[kind];
+}
+
 uint32_t profile_stack(const Profile *p, uint32_t place, uint32_t *frames)
 {
         uint32_t depth = p->places[place].depth;

@@ -71,6 +71,9 @@ int profile_read(Profile **ret, const uint8_t *bytes, size_t n);
 Profile *profile_free(Profile *p);
 DEFINE_CLEANUP(Profile *, profile_free)
 
+/* As JSON has it. */
+const char *profile_kind_name(Swprof__Profile__Kind kind);
+
 /* The frames of a place, outermost first. `frames` has room for PROFILE_DEPTH_MAX. Return: how many. */
 uint32_t profile_stack(const Profile *p, uint32_t place, uint32_t *frames);
 

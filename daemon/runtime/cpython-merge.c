@@ -170,12 +170,12 @@ static void put_native(const Match *k, size_t i, size_t n_leaves, Output *o)
         put(o, &frame);
 }
 
-int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n, bool *ret_without)
+int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n)
 {
         Match k = {.m = m, .n_native = m->n_native};
         Output o = {.frames = ret, .max = max};
         size_t n_leaves = count_leaves(m);
-        bool complete, without = false, ended = !m->partial;
+        bool complete, entered = true, ended = !m->partial;
 
         k.n_entries = count_entries(m, &complete);
         k.by_address = m->layout->walk.shim_owner && m->n_native > 0 && m->native[0].sp;
@@ -184,17 +184,16 @@ int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n, 
         for (size_t i = 0; i < k.n_native; i++) {
                 bool eval = cpython_is_eval(&m->native[i]);
 
-                if (k.by_address ? is_entered(&k, i) : eval && k.n_without == 0) {
+                if (k.by_address ? is_entered(&k, i) : eval && k.n_without == 0)
                         put_entry(&k, &o);
-                } else if (k.by_address && k.at > 0 && k.at == m->n_python &&
-                           is_greenlet(&m->native[i])) {
+                else if (k.by_address && k.at > 0 && k.at == m->n_python &&
+                         is_greenlet(&m->native[i]))
                         k.n_native = i;
-                } else if (eval) {
+                else if (eval) {
                         k.n_without -= k.n_without > 0;
-                        without = true;
-                } else if (!is_instruction(&k, i)) {
+                        entered = false;
+                } else if (!is_instruction(&k, i))
                         put_native(&k, i, n_leaves, &o);
-                }
         }
         while (m->truncated && k.at < m->n_python)
                 put_entry(&k, &o);
@@ -202,6 +201,7 @@ int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n, 
         if (k.at < m->n_python || !ended)
                 return CPYTHON_MERGE_E_MISMATCH;
         *ret_n = o.n < max ? o.n : max;
-        *ret_without = without;
-        return o.n > max ? CPYTHON_MERGE_E_TOO_DEEP : 0;
+        if (o.n > max)
+                return CPYTHON_MERGE_E_TOO_DEEP;
+        return entered ? 0 : CPYTHON_MERGE_E_NO_ENTRY;
 }

@@ -16,8 +16,7 @@
  * stands for all functions that Python called from there, until 3.10 for just one. Since 3.12 each
  * entry leaves an object on the native stack, which lies in the frame of the loop: they are matched
  * by address. Before, the frames of the loop and the entries must be as many, or they are not of one
- * stack; the innermost one may be without functions, being entered or left, or being of an interpreter
- * that was not known.
+ * stack; the innermost one may be without functions, being entered or left.
  */
 
 typedef struct CpythonMerge {
@@ -37,11 +36,13 @@ enum {
         _CPYTHON_MERGE_E_SUCCESS,
         CPYTHON_MERGE_E_MISMATCH,
         CPYTHON_MERGE_E_TOO_DEEP, /* more than max */
+        CPYTHON_MERGE_E_NO_ENTRY, /* done, but a frame of the loop is without functions: it is being
+                                     entered or left, or they are of a state that was not read */
 };
 
-/* Functions of Python are frames of kind FRAME_PYTHON whose vaddr is their index in `python`.
- * *ret_without: a frame of the loop is without functions. Return: 0, CPYTHON_MERGE_E_…. */
-int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n, bool *ret_without);
+/* Functions of Python are frames of kind FRAME_PYTHON whose vaddr is their index in `python`. Return:
+ * 0, CPYTHON_MERGE_E_…. */
+int cpython_merge(const CpythonMerge *m, Frame *ret, size_t max, size_t *ret_n);
 
 /* Whether the frame is one of the interpreter loop, as far as symbols tell. */
 bool cpython_is_eval(const Frame *frame);

@@ -103,9 +103,11 @@ static bool code_is_broken(int code)
         }
 }
 
-bool database_is_broken(const Database *d)
+bool database_is_damaged(const Database *d)
 {
-        return code_is_broken(d->code);
+        int code = d->code & 0xff;
+
+        return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
 }
 
 static int database_prepare(Database *d)
@@ -183,10 +185,9 @@ static int database_set_up(Database *d, uint64_t max_bytes)
         return database_exec(d, sql);
 }
 
-static int database_check(Database *d, int64_t version)
+static int database_identify(Database *d, int64_t version)
 {
-        char result[128];
-        int64_t application, number;
+        int64_t application;
 
         if (database_ask(d, "PRAGMA application_id", &application, NULL, 0) != 0)
                 return DATABASE_E_FAILED;
@@ -200,6 +201,14 @@ static int database_check(Database *d, int64_t version)
                         snprintf(d->error, sizeof(d->error), "it is no database of swprofd");
                 return DATABASE_E_FAILED;
         }
+        return 0;
+}
+
+int database_check(Database *d)
+{
+        char result[128];
+        int64_t number;
+
         if (database_ask(d, "PRAGMA quick_check(1)", &number, result, sizeof(result)) != 0)
                 return DATABASE_E_FAILED;
         if (strcmp(result, "ok") != 0) {
@@ -244,7 +253,7 @@ static int database_start(Database *d, uint64_t max_bytes)
         if (r == 0)
                 r = database_ask(d, "PRAGMA user_version", &version, NULL, 0);
         if (r == 0 && (n_objects > 0 || version != 0))
-                r = database_check(d, version);
+                r = database_identify(d, version);
         /* An older log is written back, or it is made empty. */
         if (r == 0)
                 r = database_ask(d, "PRAGMA journal_mode = WAL", &number, mode, sizeof(mode));

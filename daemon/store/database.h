@@ -38,9 +38,11 @@ enum {
 int database_open(Database **ret, const char *path, uint64_t max_bytes, char **ret_error);
 Database *database_close(Database *d);
 DEFINE_CLEANUP(Database *, database_close)
+/* Reads all of it, which takes as long as the disk needs for that. Return: 0, DATABASE_E_FAILED. */
+int database_check(Database *d);
 const char *database_error(const Database *d);
-/* Of the last failure: no further one will be better. */
-bool database_is_broken(const Database *d);
+/* Says the last failure. */
+bool database_is_damaged(const Database *d);
 
 /* Bytes of the file that hold something. */
 uint64_t database_bytes(Database *d);

@@ -226,7 +226,9 @@ int database_remove_stacks(Database *d)
 
 int database_sweep(Database *d, int64_t now_wall_ms)
 {
+        sqlite3_stmt *oldest = database_statement(d, OLDEST);
         char sql[1024];
+        int found;
 
         /* What comes from a clock that was ahead goes, too. */
         snprintf(sql, sizeof(sql),
@@ -237,10 +239,15 @@ int database_sweep(Database *d, int64_t now_wall_ms)
                 " AND NOT EXISTS (SELECT 1 FROM task WHERE task.service = segment.service"
                 " AND task.instance = segment.instance AND task.task_id = segment.task_id"
                 " AND task.state = %d);"
-                "DELETE FROM snapshot WHERE segment NOT IN (SELECT id FROM segment);"
-                "DELETE FROM stack WHERE NOT EXISTS (SELECT 1 FROM snapshot)",
+                "DELETE FROM snapshot WHERE segment NOT IN (SELECT id FROM segment)",
                 now_wall_ms, REMEMBER_MS, KEPT_TASK_LIVE, now_wall_ms, REMEMBER_MS, KEPT_TASK_LIVE);
-        return database_exec(d, sql);
+        if (database_exec(d, sql) != 0)
+                return DATABASE_E_FAILED;
+        /* Not as a condition of the removal, which would look at each stack for that. */
+        sqlite3_bind_int64(oldest, 1, -1);
+        found = sqlite3_step(oldest);
+        sqlite3_reset(oldest);
+        return found == SQLITE_DONE ? database_exec(d, "DELETE FROM stack") : 0;
 }
 
 /* ---- iteration ---- */

@@ -42,23 +42,45 @@ struct Store {
         bool running;
         uint64_t swept_mono_ns;
         _Atomic uint64_t bytes, retry_mono_ns; /* 0: works */
+        _Atomic bool damaged;                  /* and put aside */
         pthread_mutex_t lock;                  /* of the error */
         char error[256];
 };
 
 /* ---- what became of it ---- */
 
+/* The log of a database that is put aside goes along: it may hold what the file lacks. */
+static bool store_put_aside(const char *path)
+{
+        static const char *const suffixes[] = {"", "-wal", "-shm"};
+        char from[4200], to[4200];
+        bool moved = true;
+
+        for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+                snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
+                snprintf(to, sizeof(to), "%s.broken%s", path, suffixes[i]);
+                if (rename(from, to) < 0 && errno != ENOENT)
+                        moved = false;
+        }
+        return moved;
+}
+
 static void store_failed(Store *s, const char *error)
 {
-        bool broken = database_is_broken(s->database);
+        bool damaged = database_is_damaged(s->database);
 
-        if (atomic_load(&s->retry_mono_ns) == 0)
+        if (damaged && store_put_aside(s->path))
+                log_error("%s is damaged: %s. It is " BROKEN_NAME
+                          " now, and snapshots are kept in memory until the next start",
+                        s->path, error);
+        else if (atomic_load(&s->retry_mono_ns) == 0)
                 log_error("%s cannot be written, snapshots are kept in memory: %s%s", s->path,
-                        error, broken ? "" : "; trying again");
+                        error, damaged ? "" : "; trying again");
+        atomic_store(&s->damaged, damaged);
         pthread_mutex_lock(&s->lock);
         snprintf(s->error, sizeof(s->error), "%s", error);
         pthread_mutex_unlock(&s->lock);
-        atomic_store(&s->retry_mono_ns, broken ? UINT64_MAX : mono_now_ns() + RETRY_NS);
+        atomic_store(&s->retry_mono_ns, damaged ? UINT64_MAX : mono_now_ns() + RETRY_NS);
 }
 
 static void store_succeeded(Store *s)
@@ -72,9 +94,9 @@ StoreStatus store_status(Store *s)
 {
         StoreStatus status = {
                 .path = s->path,
-                .state = !s->database                          ? "memory"
-                         : atomic_load(&s->retry_mono_ns) == 0 ? "ready"
-                                                               : "failing",
+                .state = !s->database || atomic_load(&s->damaged) ? "memory"
+                         : atomic_load(&s->retry_mono_ns) == 0    ? "ready"
+                                                                  : "failing",
                 .bytes = atomic_load(&s->bytes),
         };
 
@@ -105,7 +127,8 @@ static int store_do_all(Store *s, Op *const *ops, size_t n)
 
 static void store_do(Store *s, Op *const *ops, size_t n)
 {
-        int r = store_do_all(s, ops, n);
+        /* What is renamed gets nothing more, even where it could. */
+        int r = atomic_load(&s->damaged) ? DATABASE_E_FAILED : store_do_all(s, ops, n);
 
         /* One that cannot be done shall not stand in the way of the others. */
         if (r != 0 && n > 1) {
@@ -119,7 +142,8 @@ static void store_do(Store *s, Op *const *ops, size_t n)
                         store_succeeded(s);
         } else {
                 op_fail(ops[0]);
-                store_failed(s, database_error(s->database));
+                if (!atomic_load(&s->damaged))
+                        store_failed(s, database_error(s->database));
         }
         for (size_t i = 0; i < n; i++)
                 /* There is room: see n_under_way. */
@@ -130,7 +154,7 @@ static void store_sweep(Store *s)
 {
         uint64_t now_ns = mono_now_ns();
 
-        if (now_ns < s->swept_mono_ns + SWEEP_NS)
+        if (atomic_load(&s->damaged) || now_ns < s->swept_mono_ns + SWEEP_NS)
                 return;
         s->swept_mono_ns = now_ns;
         if (database_begin(s->database, false) != 0)
@@ -147,6 +171,8 @@ static void *store_thread(void *userdata)
         struct pollfd fd = {.fd = mailbox_fd(s->ops), .events = POLLIN};
         bool ends = false;
 
+        if (database_check(s->database) != 0)
+                store_failed(s, database_error(s->database));
         while (!ends) {
                 Op *ops[GROUP_MAX];
                 size_t n = 0;
@@ -285,22 +311,6 @@ void store_dispatch(Store *s)
 
 /* ---- its beginning and end ---- */
 
-/* The log of a database that is put aside goes along: it may hold what the file lacks. */
-static bool store_put_aside(const char *dir, const char *path)
-{
-        static const char *const suffixes[] = {"", "-wal", "-shm"};
-        char from[4200], to[4200];
-        bool moved = true;
-
-        for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
-                snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
-                snprintf(to, sizeof(to), "%s/" BROKEN_NAME "%s", dir, suffixes[i]);
-                if (rename(from, to) < 0 && errno != ENOENT)
-                        moved = false;
-        }
-        return moved;
-}
-
 static int store_open(Store *s, const char *dir)
 {
         _cleanup_(freep) char *error = NULL;
@@ -312,7 +322,7 @@ static int store_open(Store *s, const char *dir)
         r = database_open(&s->database, s->path, s->max_bytes, &error);
         if (r < 0)
                 return error_trace(r);
-        if (r == DATABASE_E_BROKEN && store_put_aside(dir, s->path)) {
+        if (r == DATABASE_E_BROKEN && store_put_aside(s->path)) {
                 log_error("%s was of no use: %s. It is " BROKEN_NAME " now, and a new one is begun",
                         s->path, error ? error : "out of memory");
                 snprintf(s->error, sizeof(s->error), "begun anew: %s", error ? error : "");

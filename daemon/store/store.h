@@ -26,8 +26,10 @@
  * segment that is oldest go.
  *
  * Where the database cannot be used, the daemon works without, in memory, and the status says so:
- *   damaged, not ours, of a newer swprofd: at the start it is renamed to swprofd.db.broken (in place of a
+ *   not ours, of a newer swprofd: at the start it is renamed to swprofd.db.broken (in place of a
  *   former one), and a new one is begun
+ *   damaged: it is renamed as well, as soon as that is found, at the latest when the thread has read
+ *   all of it, which it does first; then nothing is kept while the daemon runs
  *   not to be opened or written, used by another swprofd: nothing is kept while the daemon runs
  *   writing fails (no space): what was to be kept stays in memory, and is tried again every few
  *   seconds

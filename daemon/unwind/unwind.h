@@ -35,7 +35,7 @@ typedef struct UnwindResult {
         uint64_t need_addr; /* UNWIND_OTHER_STACK: the stack pointer there */
         bool moved;         /* the walk went from one stack to another */
         bool other;         /* the walk came to the other stack, copied or not */
-        bool lacks_python;  /* UNWIND_DONE: the loop of an interpreter shows no functions of it */
+        bool python_doubtful; /* said by who adds an interpreter's frames: some may be missing */
         uint64_t
                 bad_pc; /* NO_MAPPING, UNREAD, NO_CFI, BROKEN: the pc of the frame that could not be left */
 } UnwindResult;

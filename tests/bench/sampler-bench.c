@@ -61,6 +61,7 @@ static bool name(Bench *b, const SamplerEvent *stack)
         procmap_unref(s.map);
         cpython_codes_unref(s.codes);
         free(s.signatures);
+        free(s.kinds);
         return true;
 }
 

@@ -3,16 +3,19 @@
  * What is profiled in the benchmarks, as service "bench":
  *
  *   target sleep N            N threads sleep in a request each until stdin ends
+ *   target wait N             the same without requests
  *   target cpu|syscall        carries out the lines of stdin, on one thread:
  *                               +   from now on it is in a request (one for all)
  *                               -   from now on it is not
  *                               N   N rounds of work; prints their times as JSON
+ *   target gaps               the same, but N ms of looking at the clock: prints for how much of them it could not
  *
  * The thread's time in want of a CPU is told too: others' load is in that, stops by tracers are not.
  */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include "../e2e/programs/program.h"
 
@@ -66,8 +69,44 @@ static void work(bool cpu, unsigned n)
                 mono, cpu_ns, queued_ns() - queued);
 }
 
-static void carry_out_lines(bool cpu)
+static long n_turns(void)
 {
+        struct rusage r;
+
+        getrusage(RUSAGE_THREAD, &r);
+        return r.ru_nvcsw + r.ru_nivcsw;
+}
+
+/* What keeps it from looking at the clock for that long is an interrupt, or others' turn on the CPU. */
+#define GAP_MIN_NS 1000
+
+static void watch_clock(unsigned ms)
+{
+        uint64_t begin = clock_ns(CLOCK_MONOTONIC), now = begin, taken_ns = 0, others_ns = 0;
+        long turn = n_turns();
+
+        while (now < begin + ms * UINT64_C(1000000)) {
+                uint64_t next = clock_ns(CLOCK_MONOTONIC), gap = next - now;
+                long t;
+
+                now = next;
+                if (gap < GAP_MIN_NS)
+                        continue;
+                t = n_turns();
+                if (t == turn)
+                        taken_ns += gap;
+                else
+                        others_ns += gap;
+                turn = t;
+                now = clock_ns(CLOCK_MONOTONIC);
+        }
+        printf("{\"taken_ns\": %" PRIu64 ", \"own_ns\": %" PRIu64 "}\n", taken_ns,
+                now - begin - others_ns);
+}
+
+static void carry_out_lines(const char *mode)
+{
+        bool cpu = strcmp(mode, "cpu") == 0, gaps = strcmp(mode, "gaps") == 0;
         struct swprof_span span;
         bool started = false;
         char line[64];
@@ -79,6 +118,8 @@ static void carry_out_lines(bool cpu)
                         started = true;
                 } else if (*line == '+' || *line == '-') {
                         swprof_span_switch(client, &span, *line == '+');
+                } else if (gaps) {
+                        watch_clock((unsigned)atoi(line));
                 } else {
                         work(cpu, (unsigned)atoi(line));
                 }
@@ -100,18 +141,27 @@ static void *sleep_in_span(void *stop)
         return NULL;
 }
 
-static void run_sleepers(unsigned n)
+static void *sleep_out_of_span(void *stop)
+{
+        pthread_mutex_lock(stop);
+        pthread_mutex_unlock(stop);
+        return NULL;
+}
+
+static void run_sleepers(unsigned n, bool spans)
 {
         static pthread_mutex_t stop = PTHREAD_MUTEX_INITIALIZER;
         pthread_t *threads = calloc(n + 1, sizeof(*threads));
         pthread_attr_t attr;
 
-        wait_watched(client, "/bench");
+        if (spans)
+                wait_watched(client, "/bench");
         pthread_mutex_lock(&stop);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, 64 << 10);
         for (unsigned i = 0; i < n; i++)
-                if (!threads || pthread_create(&threads[i], &attr, sleep_in_span, &stop) != 0)
+                if (!threads || pthread_create(&threads[i], &attr,
+                                        spans ? sleep_in_span : sleep_out_of_span, &stop) != 0)
                         exit(1);
         puts("{}");
         while (getchar() != EOF)
@@ -128,10 +178,10 @@ int main(int argc, char **argv)
                 return 1;
         setvbuf(stdout, NULL, _IOLBF, 0);
         client = connect_daemon("bench", "one");
-        if (strcmp(argv[1], "sleep") == 0)
-                run_sleepers(argc > 2 ? (unsigned)atoi(argv[2]) : 0);
+        if (strcmp(argv[1], "sleep") == 0 || strcmp(argv[1], "wait") == 0)
+                run_sleepers(argc > 2 ? (unsigned)atoi(argv[2]) : 0, argv[1][0] == 's');
         else
-                carry_out_lines(strcmp(argv[1], "cpu") == 0);
+                carry_out_lines(argv[1]);
         swprof_close(client);
         return 0;
 }

@@ -4,8 +4,10 @@
 The build directory comes from SWPROFD_BUILD (set by meson). Everything lives in one temporary directory.
 SWPROFD_TEST_SLOW: how many times slower than a real machine an emulated one is taken to be. Periods, programs and
 timeouts are that much longer there.
+SWPROFD_TEST_OPTIONS: options for each daemon; SWPROFD_TEST_WRAPPER: a command that runs it, for tests that have none.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -148,7 +150,7 @@ class SwprofdTest(unittest.TestCase):
 
     daemon_options = tuple(filter(None, os.environ.get("SWPROFD_TEST_OPTIONS", "").split()))
     daemon_config = ""
-    daemon_wrapper = ()
+    daemon_wrapper = tuple(os.environ.get("SWPROFD_TEST_WRAPPER", "").split())
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="swprofd-test.")
@@ -193,7 +195,7 @@ class SwprofdTest(unittest.TestCase):
         self.addCleanup(program.kill)
         return program
 
-    def snapshots(self, segment, wait=None, timeout=15):
+    def snapshots(self, segment, wait=None, timeout=60):
         """The recorded snapshots of a segment, by sequence. `wait`: a predicate on that list to wait for."""
         def get():
             found = [s for s in self.peer.recorded()["snapshots"] if s["segmentId"] == segment]
@@ -211,7 +213,7 @@ class SwprofdTest(unittest.TestCase):
             # Those that were dropped in tails had never been queued.
             over = sum(c[f"snapshots_{end}"] for end in ("sent", "thinned", "ambiguous"))
             return not any(s["segment"] == segment for s in status["slots"]) and c["snapshots_queued"] == over
-        wait_until(settled, 15, "the slot to be free and the buffer to be empty")
+        wait_until(settled, 60, "the slot to be free and the buffer to be empty")
         return self.snapshots(segment)
 
     def lost(self):
@@ -235,3 +237,32 @@ def tree_durations(peer, segment, start, end):
         for e in tree["elements"]:
             nodes.setdefault(e["codeSignature"], []).append(e)
     return nodes
+
+
+def test_names(suite):
+    for test in suite:
+        yield from test_names(test) if isinstance(test, unittest.TestSuite) else [test.id().partition(".")[2]]
+
+
+def run_alone(name):
+    """One test of the script in a process of its own. Return: what it says, and whether it passed."""
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, sys.argv[0], name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL, text=True)
+    took = time.monotonic() - begin
+    return f"{name}: {took:.1f} s\n{done.stdout}", done.returncode == 0
+
+
+def main(n_at_once, first=()):
+    """The tests of a script that mostly wait. `first`: those that take longest."""
+    if len(sys.argv) > 1:
+        unittest.main()
+    names = sorted(test_names(unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])),
+                   key=lambda name: name not in first)
+    n_failed = 0
+    with concurrent.futures.ThreadPoolExecutor(n_at_once) as pool:
+        for said, passed in pool.map(run_alone, names):
+            print(said, file=sys.stderr, flush=True)
+            n_failed += not passed
+    print(f"{len(names)} tests, {n_failed} failed", file=sys.stderr)
+    sys.exit(n_failed > 0)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connection to the OAP: several servers, TLS, tokens; what goes wrong with each is said, once."""
 
+import json
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-import unittest
 
 from certificates import Authority
 from proxy import Proxy
-from swprofd_test import BUILD, SLOW, SwprofdTest, wait_until
+from swprofd_test import BUILD, SLOW, SwprofdTest, main, wait_until
 
 from harness import Peer
 
@@ -264,6 +264,67 @@ class Switching(Connection):
         counters = self.assert_nothing_lost([second])
         self.assertEqual(counters["snapshots_ambiguous"], 0)
 
+    def killed_amid_a_stream(self, redelivery):
+        """SIGKILL for the only server, which has read a part of a stream; then it is back. Return: the numbers that
+        came before, those that came after, and the counters at the end."""
+        journal = self.folder / "journal"
+        first = self.peer_of(f"--journal={journal}")
+        self.start([first], redelivery=redelivery)
+        self.wait_state("ready")
+        self.profile([first])
+        self.wait_more(first)
+        first.fail("collectSnapshot", after_messages=5, hang=True, count=1)
+        first.wait_until(lambda r: [c for c in first.streams(r) if c["messages"] >= 5 and c["status"] is None
+                                    and not c["closed"]], 60)
+        first.kill()
+        wait_until(lambda: self.daemon.counters()["snapshots_ambiguous"], 60, "the stream to have failed")
+        second = self.peer_of(grpc_port=int(first.grpc_address.rpartition(":")[2]))
+        self.wait_more(second)
+        self.profiled.finish()
+        wait_until(lambda: not self.daemon.status()["slots"], 60, "the slot to be free")
+        wait_until(lambda: int(self.oap()["buffered_snapshots"]) == 0, 60, "the buffer to be empty")
+        before = [json.loads(line)["sequence"] for line in journal.read_text().splitlines()]
+        after = self.sequences(second)
+        self.assertEqual(before, list(range(len(before))))
+        self.assertEqual(after, list(range(after[0], after[0] + len(after))))
+        counters = self.daemon.counters()
+        self.assertEqual(after[-1] + 1, counters["snapshots_queued"] - counters["snapshots_thinned"])
+        return before, after, counters
+
+    def test_killed_amid_a_stream(self):
+        """What may have arrived is given up, and counted: nothing comes twice."""
+        before, after, c = self.killed_amid_a_stream("at-most-once")
+        self.assertGreater(after[0], before[-1])
+        self.assertLessEqual(after[0] - len(before), c["snapshots_ambiguous"])
+        self.assertEqual(c["snapshots_queued"],
+                         c["snapshots_sent"] + c["snapshots_thinned"] + c["snapshots_ambiguous"])
+
+    def test_killed_amid_a_stream_sent_again(self):
+        """It comes again under the same numbers: nothing is missing."""
+        before, after, c = self.killed_amid_a_stream("at-least-once")
+        self.assertLessEqual(after[0], len(before))
+        self.assertLessEqual(len(before) - after[0], c["snapshots_ambiguous"])
+        self.assertEqual(c["snapshots_queued"], c["snapshots_sent"] + c["snapshots_thinned"])
+
+    def test_satellite_without_its_backend(self):
+        """It takes what it can queue, and fails what it has to ask the OAP for."""
+        peer = self.peer_of()
+        self.start([peer])
+        self.wait_state("ready")
+        self.profile([peer])
+        self.wait_more(peer)
+        for method in ("getProfileTaskCommands", "reportTaskFinish"):
+            peer.fail(method, status="UNKNOWN", count=-1)
+        self.wait_state("failing", "UNKNOWN")
+        for _ in range(3):
+            self.wait_more(peer)
+        for method in ("getProfileTaskCommands", "reportTaskFinish"):
+            peer.fail(method, count=0)
+        self.wait_state("ready")
+        counters = self.assert_nothing_lost([peer])
+        self.assertEqual(counters["snapshots_ambiguous"], 0)
+        self.assertEqual(counters["snapshots_kept"], 0)
+
     def test_no_such_name(self):
         """Neither a name nor an address at which nobody is stands in the way."""
         peer = self.peer_of()
@@ -344,4 +405,4 @@ class Switching(Connection):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main(4, first=["Switching.test_frozen_and_back", "Switching.test_compression"])

@@ -3,14 +3,16 @@
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import unittest
 
-from swprofd_test import BUILD, Daemon
+from swprofd_test import BUILD, Daemon, wait_until
 
 NOBODY = 65534
 HIDES = """
@@ -36,13 +38,28 @@ input()
 
 @unittest.skipIf(os.geteuid() != 0, "needs root, to read the stack of another process")
 class Dump(unittest.TestCase):
-    def setUp(self):
-        self.daemon = Daemon(self.enterContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
-        self.addCleanup(self.daemon.kill)
-        self.daemon.start()
+    @classmethod
+    def setUpClass(cls):
+        """One for all: it keeps nothing of what it is asked."""
+        cls.daemon = Daemon(cls.enterClassContext(tempfile.TemporaryDirectory()), "127.0.0.1:1")
+        cls.addClassCleanup(cls.daemon.kill)
+        cls.daemon.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        """It has leaked nothing, with sanitizers."""
+        cls.daemon.stop()
 
     def start(self, n, **options):
-        return self.run_python(THREADS % n, **options)
+        """Return: the process, once all its threads are where they stay."""
+        pid = self.run_python(THREADS % n, **options)
+
+        def settled():
+            stacks = {t["tid"]: t["stack"] for t in self.dump(pid)}
+            return stacks[pid][:1] == ["[read fd 0]"] and sum(
+                s[:1] == ["[futex_wait]"] and any(".parked: " in f for f in s) for s in stacks.values()) == n
+        wait_until(settled, 60, "the threads to settle")
+        return pid
 
     def run_python(self, program, **options):
         process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
@@ -57,6 +74,14 @@ class Dump(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)["threads"]
 
+    def switches(self, pid):
+        """How often each thread has left a CPU."""
+        found = {}
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{tid}/status", encoding="utf-8") as f:
+                found[int(tid)] = re.findall(r"ctxt_switches:\s*(\d+)", f.read())
+        return found
+
     def test_all_threads(self):
         pid = self.start(500)
         threads = self.dump(pid)
@@ -69,6 +94,17 @@ class Dump(unittest.TestCase):
         self.assertEqual(len(busy), 1)
         main = next(t for t in threads if t["tid"] == pid)
         self.assertEqual((main["state"], main["stack"][0]), ("blocked", "[read fd 0]"))
+
+    def test_nothing_is_stopped(self):
+        """A thread that waits is neither stopped nor woken up for it."""
+        pid = self.start(50)
+
+        def undisturbed():
+            before = self.switches(pid)
+            waits = {t["tid"] for t in self.dump(pid) if t["state"] == "blocked"}
+            # Those that had just begun may still have been on their way.
+            return len(waits) >= 50 and all(before[tid] == n for tid, n in self.switches(pid).items() if tid in waits)
+        wait_until(undisturbed, 30, "threads that do not leave a CPU while they are looked at")
 
     def test_text(self):
         pid = self.start(1)
@@ -83,14 +119,79 @@ class Dump(unittest.TestCase):
         process = subprocess.Popen(["sleep", "1000"])
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        # It has to get there first.
+        wait_until(lambda: self.dump(process.pid)[0]["stack"][:1] == ["[clock_nanosleep]"], 30, "sleep to sleep")
         [thread] = self.dump(process.pid)
         self.assertEqual((thread["name"], thread["stack"][0]), ("sleep", "[clock_nanosleep]"))
         self.assertIn("libc_start_call_main", " ".join(thread["stack"]))
 
+    def record(self, pid, *options):
+        """What a report of it says, at once and from a file."""
+        path = os.path.join(self.daemon.folder, "recorded")
+        done = self.daemon.ctl("record", "--duration=500ms", f"--output={path}", *options, str(pid))
+        self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
+        done = self.daemon.ctl("--json", "report", f"--input={path}")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+    def test_record(self):
+        """What a frame is, is known from where it came."""
+        kinds = {}
+        for e in self.record(self.start(1))["elements"]:
+            kinds.setdefault(e["kind"], set()).add(e["signature"])
+        self.assertEqual(set(kinds), {"python", "native", "waiting"})
+        self.assertTrue({".parked: ", ".busy: "} <= {s[s.rfind("."):s.rfind(" ") + 1] for s in kinds["python"]}, kinds)
+        self.assertIn("[read fd 0]", kinds["waiting"])
+        self.assertTrue(all(s.startswith("[") for s in kinds["waiting"]))
+        self.assertIn("read:", " ".join(kinds["native"]))
+
+    def test_names_are_text(self):
+        """Of programs that would steer a terminal or a page."""
+        name = "\x1b[2J<b>"
+        pid = self.run_python(f"open('/proc/self/comm', 'w').write({name!r}); print(flush=True); input()")
+        done = self.daemon.ctl("dump", str(pid))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(r" \x1b[2J<b>: blocked", done.stdout)
+        done = self.daemon.ctl("record", "--duration=1ms", str(pid))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertNotIn("\x1b", done.stdout)
+
+    def test_interrupt(self):
+        """What there is by then is shown; how far it is, is told on a terminal."""
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        record = subprocess.Popen([BUILD / "daemon/swprofctl", f"--socket={self.daemon.control_socket}", "record",
+                                   "--duration=10m", str(self.start(1))], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=theirs, text=True)
+        self.addCleanup(record.communicate)
+        self.addCleanup(record.kill)
+        os.close(theirs)
+        told = b""
+        while b"\r1 of 600 s" not in told:
+            told += os.read(ours, 1000)
+        record.send_signal(signal.SIGINT)
+        out, _ = record.communicate(timeout=60)
+        self.assertEqual(record.returncode, 0)
+        self.assertIn(".parked: ", out)
+
+    def test_process_ends(self):
+        """What was had of it is shown."""
+        process = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(0.5)"],
+                                   stdout=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        process.stdout.readline()
+        done = self.daemon.ctl("record", "--duration=10m", str(process.pid))
+        # One that has ended before it was looked at is none.
+        self.assertIn((done.returncode, done.stderr[:20]), ((0, ""), (1, "swprofd: there is no")))
+        self.assertNotEqual(done.stdout + done.stderr, "")
+
     def test_wrong_arguments(self):
         for arguments, code, text in ((["dump"], 2, "is needed"), (["dump", "x"], 2, "number"),
                                       (["dump", "0"], 2, "number"), (["dump", "1", "2"], 2, "one argument"),
-                                      (["dump", "99999999"], 1, "no process 99999999")):
+                                      (["dump", "99999999"], 1, "no process 99999999"),
+                                      (["record", "99999999"], 1, "no process 99999999"),
+(["record"], 2, "is needed")):
             with self.subTest(arguments=arguments):
                 done = self.daemon.ctl(*arguments)
                 self.assertEqual((done.returncode, done.stdout), (code, ""))
@@ -145,7 +246,7 @@ class Dump(unittest.TestCase):
         ours, theirs = self.start(1), self.start(1, user=NOBODY, group=NOBODY, extra_groups=[])
         hides = self.run_python(HIDES, user=NOBODY, group=NOBODY, extra_groups=[])
         self.assertEqual(as_nobody("dump", str(theirs)).returncode, 0)
-        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"]):
+        for command in (["dump", str(ours)], ["dump", "1"], ["dump", str(hides)], ["status"], ["top"]):
             done = as_nobody(*command)
             self.assertEqual((done.returncode, done.stdout), (5, ""), command)
             self.assertIn("only root", done.stderr)

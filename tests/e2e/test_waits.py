@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What threads wait for, and where their time goes, against what they know themselves."""
 
+import json
 import re
 import unittest
 
@@ -61,7 +62,28 @@ class Waits(SwprofdTest):
             return [s for s in self.daemon.status()["slots"] if int(s["blocked_ns"]) > 50e6]
         [slot] = wait_until(waited, 15, "a slot whose thread is blocked")
         self.assertLess(int(slot["on_cpu_ns"]), int(slot["blocked_ns"]))
+        self.check_top(slot)
         program.finish()
+
+    def check_top(self, slot):
+        """What it does is in `top`, once there are samples: of a thread that sleeps, some 100 ms come together."""
+        def shown():
+            done = self.daemon.ctl("--json", "top", "--interval=300ms")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            top = json.loads(done.stdout)
+            return top if int(top["samples"]) > 0 else None
+        top = wait_until(shown, 30, "samples in top")
+        [shown] = top["slots"]
+        self.assertEqual((shown["segment"], shown["endpoint"]), (slot["segment"], "/idle"))
+        self.assertTrue(any(shown["stack"][0].startswith(f["function"]) for f in top["functions"]), top)
+        self.assertTrue(any(f["function"].endswith(".wait_for_end") and f["kind"] == "native"
+                            for f in top["functions"]), top)
+        self.assertEqual(sum(f["self_us"] for f in top["functions"]), top["sampled_us"])
+        self.assertEqual(max(f["total_us"] for f in top["functions"]), top["sampled_us"])
+        done = self.daemon.ctl("top", "--interval=300ms", "--iterations=2")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(len(re.findall(r"(?m)^1 slot, \d+ samples?, ", done.stdout)), 2, done.stdout)
+        self.assertNotIn("\x1b", done.stdout)
 
 
 if __name__ == "__main__":

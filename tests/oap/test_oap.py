@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon with a real OAP: a task made by GraphQL, what a program knows of itself, and the OAP's analysis.
+"""A real OAP: the daemon with a task made by GraphQL, what a program knows of itself, and the OAP's analysis;
+and swprofctl report beside that analysis.
 
     test_oap.py h2|postgresql
 """
 
 import base64
+import os
 import pathlib
+import random
 import sys
 import tempfile
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+os.environ.setdefault("SWPROFCTL", str(pathlib.Path(os.environ["SWPROFD_BUILD"]) / "daemon/swprofctl"))
+for folder in ("e2e", "report"):
+    sys.path.insert(0, str(TESTS / folder))
 
+import profiles  # noqa: E402
 from certificates import Authority  # noqa: E402
 from real_oap import Missing, RealOap  # noqa: E402
 from swprofd_test import SLOW, SwprofdTest, wait_until  # noqa: E402
+from test_analysis import Case, added, paths, random_samples  # noqa: E402
 from test_truth import PERIOD_MS, function  # noqa: E402
 
+from peer.agent import Agent  # noqa: E402
+from peer.analysis import LIMIT  # noqa: E402
 from peer.client import OapError, profiled_windows  # noqa: E402
 
 SERVICE = "diagram"
@@ -31,17 +41,24 @@ TRACE = """query ($traceId: ID!) {
 STORAGE = "h2"
 
 
-class OapTest(SwprofdTest):
-    """With all that an OAP can ask of a connection."""
+def setUpModule():
+    """One server, with all that an OAP can ask of a connection."""
+    global folder, authority, oap
+    temporary = tempfile.TemporaryDirectory(prefix="swprofd-oap.")
+    unittest.addModuleCleanup(temporary.cleanup)
+    folder = pathlib.Path(temporary.name)
+    authority = Authority(folder / "authority")
+    certificate, key = authority.certificate("server")
+    oap = RealOap(folder / "oap", storage=STORAGE, token=TOKEN, tls=(certificate, key, authority.ca))
+    begin = time.monotonic()
+    oap.start()
+    unittest.addModuleCleanup(oap.stop)
+    print(f"OAP {oap.version()} with {STORAGE} started in {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
+
+class OapTest(SwprofdTest):
     def start_oap(self):
-        authority = Authority(self.folder / "authority")
-        certificate, key = authority.certificate("server")
-        self.peer = RealOap(self.folder / "oap", storage=STORAGE, token=TOKEN, tls=(certificate, key, authority.ca))
-        begin = time.monotonic()
-        self.peer.start()
-        self.addCleanup(self.peer.stop)
-        print(f"OAP {self.peer.version()} with {STORAGE} started in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        self.peer = oap
         certificate, key = authority.certificate("client")
         token = self.folder / "token"
         token.write_text(TOKEN)
@@ -100,6 +117,119 @@ class OapTest(SwprofdTest):
         self.daemon.stop()
         self.assertEqual(len(self.logs(task, "NOTIFIED")), 1)
         self.assertEqual(len(self.logs(task, "EXECUTION_FINISHED")), 1)
+
+
+def by_path(trees):
+    """{path: (duration, self, count)} of an OAP's trees, in µs as a report has them."""
+    found = {}
+    for tree in trees:
+        found |= paths(tree["elements"], "id", "parentId", ("duration", "durationChildExcluded", "count"))
+    return {path: (duration * 1000, own * 1000, n) for path, (duration, own, n) in found.items()}
+
+
+class ReportTest(Case):
+    """swprofctl report makes of the same samples what the OAP's analysis does, node by node."""
+
+    def setUp(self):
+        super().setUp()
+        certificate, key = authority.certificate("agent")
+        self.agent = Agent(oap.grpc_address, "compared", tls=[pathlib.Path(f).read_bytes() for f in
+                                                              (authority.ca, key, certificate)], token=TOKEN)
+        self.addCleanup(self.agent.close)
+        # In µs, as the samples. A database that is young has no table for the days before.
+        self.base_ms = int(time.time() * 1000)
+        self.prefix = f"{self.base_ms}-{self.id().rpartition('.')[2]}"
+        self.seed = random.SystemRandom().randrange(1 << 32)
+        self.random = random.Random(self.seed)
+
+    def send(self, segment, samples):
+        self.agent.send_snapshots("task", f"{self.prefix}-{segment}", (
+            (sequence, self.base_ms + time_us // 1000, stack) for sequence, time_us, stack, *_ in samples))
+
+    def oap_tree(self, *segments):
+        """In one query, however long ago the clock says that a sample was."""
+        queries = [(f"{self.prefix}-{s}", self.base_ms - 10 ** 8, self.base_ms + 10 ** 8) for s in segments]
+        return by_path(oap.analyze_queries(queries)["trees"])
+
+    def report_tree(self, segments):
+        b = profiles.Builder()
+        for name, samples in segments.items():
+            b.segment(name, samples)
+        return paths(self.report(b)["elements"], "id", "parent_id", ("duration_us", "self_us", "count"))
+
+    def compare(self, segments, *names):
+        """What was sent is readable after a second or two."""
+        expected = self.report_tree({name: segments[name] for name in names})
+        last = None
+
+        def equal():
+            nonlocal last
+            try:
+                last = self.oap_tree(*names)
+            except OapError as e:   # no table of that day yet
+                last = str(e)
+            return last == expected
+        try:
+            wait_until(equal, 30, "the OAP to give the same")
+        except AssertionError:
+            self.assertEqual(last, expected, f"seed {self.seed}: {[segments[name] for name in names]}")
+
+    def generated(self, first=0):
+        """An OAP with H2 answers with no analysis at all where a stack is empty. A sequence that comes twice is
+        a test of its own."""
+        samples = [(q + first, *rest) for q, *rest in random_samples(self.random) if rest[1]]
+        seen = set()
+        return [s for s in samples if not (s[0] in seen or seen.add(s[0]))]
+
+    def test_generated(self):
+        """Of all kinds: lost, late, clocks that go backwards, several outermost frames, one sample alone."""
+        segments = {f"s{i}": self.generated() for i in range(60)}
+        segments |= {"one": [(0, 0, "ab")], "one-late": [(7, 70000, "ab")], "holes": [(i, i * 5000, "ab") for i in
+                                                                                      range(0, 40, 2)]}
+        for name, samples in segments.items():
+            self.send(name, samples)
+        for name, samples in segments.items():
+            if samples:
+                self.compare(segments, name)
+
+    def test_several_segments(self):
+        """Of one task, added up. The OAP tells samples apart by their sequence alone: no two are equal here."""
+        for i in range(8):
+            segments = {f"{i}-{k}": self.generated(first=1000 * k) for k in range(5)}
+            segments = {name: samples for name, samples in segments.items() if samples}
+            for name, samples in segments.items():
+                self.send(name, samples)
+            self.compare(segments, *segments)
+            # Whatever the sequences are: each alone, and then the sum.
+            self.assertEqual(self.report_tree(segments), added([self.oap_tree(name) for name in segments]))
+
+    def test_twice(self):
+        """The first one of equal sequences holds."""
+        segments = {"twice": [(i, i * 10000, "abc"[:1 + i % 3]) for i in range(30)]}
+        late = [(i, i * 10000 + 5000, "xy") for i in range(0, 30, 3)]
+        self.send("twice", segments["twice"])
+        self.compare(segments, "twice")
+        self.send("twice", late)
+        segments["twice"] += late
+        markers = []
+
+        def written():
+            """Those late ones, or refused: what was sent after them is there. (A database may refuse what comes
+            together with them.)"""
+            markers.append(f"marker-{len(markers)}")
+            self.send(markers[-1], [(0, 0, "m")])
+            time.sleep(0.5)
+            return any(map(self.oap_tree, markers[2:]))
+        wait_until(written, 60, "the OAP to have written what came twice")
+        self.compare(segments, "twice")
+
+    def test_limit(self):
+        """As many as an OAP looks at; the report goes on where that stops."""
+        samples = [(i, i * 10000, ("main", f"f{i // 5 % 7}", "g")) for i in range(LIMIT + 50)]
+        self.send("limit", samples)
+        self.compare({"limit": samples[:LIMIT]}, "limit")
+        duration, _, count = self.report_tree({"limit": samples})[("main",)]
+        self.assertEqual((duration, count), (10000 * (LIMIT + 49), LIMIT + 50))
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ CASES = [
     by_hand("value"),
     by_hand("restore"),
     by_hand("state"),
+    by_hand("advance"),
 
     stub("plt-lazy", *LAZY),
     stub("plt-ibt", *IBT),

@@ -8,7 +8,7 @@ import sys
 import unittest
 
 import profiles
-from harness import Case, run
+from profile_case import Case, run
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "peer"))
 from peer import analysis  # noqa: E402  the OAP's algorithm, held against an OAP by compare-real-oap

@@ -14,8 +14,10 @@ import subprocess
 import unittest
 
 import profiles
-from harness import Case, run
+from profile_case import Case, run
 
+HERE = pathlib.Path(__file__).parent
+FLAMEGRAPH = "/usr/share/perl5/Devel/NYTProf/flamegraph.pl"     # Debian's
 NASTY = "a;b <img src=x onerror=alert(1)> \"q\" \\ \x1b[31m\n\u2028\u009b2J\x7f end"
 
 
@@ -41,15 +43,6 @@ def expected(samples, period_us=10000):
     return found
 
 
-def schema_of_speedscope():
-    npm = shutil.which("npm")
-    if not npm:
-        return None
-    root = subprocess.run([npm, "root", "-g"], text=True, stdout=subprocess.PIPE).stdout.strip()
-    path = pathlib.Path(root) / "speedscope" / "dist" / "release" / "file-format-schema.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 class TestExport(Case):
     def test_folded(self):
         r = random.Random(5)
@@ -68,9 +61,9 @@ class TestExport(Case):
         self.assertEqual((len(stack), stack[1], n), (2, "x", 10000))
 
     def test_flamegraph(self):
-        tool = shutil.which("inferno-flamegraph") or shutil.which("flamegraph.pl") or shutil.which("flamegraph")
+        tool = shutil.which("inferno-flamegraph") or shutil.which("flamegraph.pl") or shutil.which(FLAMEGRAPH)
         if not tool:
-            self.skipTest("neither inferno nor flamegraph.pl is installed")
+            self.skipTest("neither inferno nor flamegraph.pl is installed; libdevel-nytprof-perl has the latter")
         b = profiles.demo()
         text = self.show(b, "export", "--format=folded")
         svg = subprocess.run([tool], input=text, check=True, capture_output=True).stdout.decode()
@@ -104,13 +97,12 @@ class TestExport(Case):
         self.assertEqual(document["shared"]["frames"][0]["name"], NASTY)
 
     def test_schema_of_speedscope(self):
+        """Speedscope 1.25.0's own."""
         try:
             import jsonschema
         except ImportError:
             self.skipTest("python3-jsonschema is not installed")
-        schema = schema_of_speedscope()
-        if not schema:
-            self.skipTest("the npm package speedscope, which has the schema, is not installed")
+        schema = json.loads((HERE / "speedscope/file-format-schema.json").read_text())
         jsonschema.validate(self.check_speedscope(profiles.demo()), schema)
 
     def test_pprof(self):
@@ -133,7 +125,7 @@ class TestExport(Case):
     def test_go_tool_pprof(self):
         go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
         if not go:
-            self.skipTest("go is not installed")
+            self.skipTest("go is not installed: packaging/setup programs installs it")
         b = profiles.demo()
         path = self.dir / "p.pprof"
         self.assertEqual(run("export", "-f", "pprof", "-i", self.write(b), "-o", path).returncode, 0)

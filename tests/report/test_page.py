@@ -11,7 +11,7 @@ import unittest
 
 import browser
 import profiles
-from harness import Case
+from profile_case import Case
 
 OUTPUT = pathlib.Path(os.environ.get("REPORT_OUTPUT", "."))
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&amp;\u2028"

@@ -14,7 +14,7 @@ import termios
 import unittest
 
 import profiles
-from harness import Case, SWPROFCTL
+from profile_case import Case, SWPROFCTL
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ESCAPES = re.compile(r"\x1b\[\d*m")

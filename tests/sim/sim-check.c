@@ -82,6 +82,21 @@ static void check_span(Sim *s, const SimSpan *span)
                 "%s was fast", span->id);
 }
 
+/* Each was taken, or refused for one reason. A rename may be the start of a segment, too. */
+static void check_events(const Sim *s)
+{
+        const uint64_t *starts = s->n_starts, *others = s->n_events;
+
+        cr_assert_eq(starts[CORE_E_UNKNOWN] + others[CORE_E_UNKNOWN],
+                counter_get(COUNTER_EVENTS_UNKNOWN));
+        cr_assert_eq(starts[CORE_E_UNWATCHED], counter_get(COUNTER_EVENTS_UNWATCHED));
+        cr_assert_eq(starts[CORE_E_DUPLICATE] + others[CORE_E_DUPLICATE],
+                counter_get(COUNTER_EVENTS_DUPLICATE));
+        cr_assert_geq(counter_get(COUNTER_SEGMENTS_MATCHED), starts[0] + starts[CORE_E_LIMIT]);
+        cr_assert_leq(counter_get(COUNTER_SEGMENTS_MATCHED),
+                starts[0] + starts[CORE_E_LIMIT] + others[0]);
+}
+
 void sim_finish(Sim *s)
 {
         uint64_t n_profiled = 0;
@@ -125,6 +140,7 @@ void sim_finish(Sim *s)
                         COUNTER_SEGMENTS_OVER_COUNT, COUNTER_SEGMENTS_OVER_PENDING,
                         COUNTER_SEGMENTS_OVER_SUB, COUNTER_SEGMENTS_EMPTY,
                         COUNTER_SEGMENTS_UNDECIDED, COUNTER_SEGMENTS_RESUMED));
+        check_events(s);
         cr_assert_eq(SUM(COUNTER_TASKS_ACCEPTED, COUNTER_TASKS_OVER),
                 counter_get(COUNTER_TASKS_FINISHED));
         sim_free(s);

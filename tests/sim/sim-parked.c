@@ -222,3 +222,25 @@ Test(sim, parked_times_that_go_back)
         sim_stop(s, "x");
         sim_finish(s);
 }
+
+/* From one task to the next: it waits on. */
+Test(sim, parked_and_renamed)
+{
+        Instance *i;
+        Sim *s = sim_with_task(&i);
+
+        cr_assert_eq(sim_task(s, i, "next", "/next", 60000, 1, 100, 10, 5), 0);
+        sim_to(s, 59900);
+        sim_start(s, 1, "x", "/slow", 100);
+        sim_to(s, 59950);
+        sim_park(s, "x");
+        sim_rename(s, "x", "/next");
+        sim_to(s, 61000);
+        cr_assert_eq(sim_active_targets(s), 0);
+        sim_stop(s, "x");
+        sim_to(s, 61200);
+        cr_assert_str_eq(sim_span(s, "x")->task, "next");
+        cr_assert_eq(sim_span(s, "x")->first_wall_ms, wall_ms(s, 60000));
+        cr_assert_eq(sim_span(s, "x")->n_snapshots, 101);
+        sim_finish(s);
+}

@@ -170,7 +170,7 @@ static void run(uint64_t seed)
         s->sample_latency_ns = sim_random(s, 3) * 30 * NS_PER_MS;
         s->stack_latency_ns = sim_random(s, 2) * sim_random(s, 300) * NS_PER_MS;
         s->stack_fails_one_in = sim_random(s, 2) * (2 + sim_random(s, 100));
-        s->refuse_one_in = sim_random(s, 2) * (50 + sim_random(s, 1000));
+        s->refuse_one_in = sim_random(s, 2) * (2 + sim_random(s, sim_random(s, 2) ? 10 : 1000));
         s->config.profile_max_parallel = 1 + sim_random(s, 5);
         s->config.profile_max_sub_parallel = sim_random(s, 3);
         s->config.profile_max_pending = 3 + sim_random(s, 40);

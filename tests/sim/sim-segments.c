@@ -552,6 +552,7 @@ Test(sim, client_gone)
                                      .start_mono_ns = sim_ns(s, 0)},
                              sim_now(s)),
                 CORE_E_DUPLICATE);
+        s->n_starts[CORE_E_DUPLICATE]++;
         sim_finish(s);
 }
 
@@ -568,6 +569,28 @@ Test(sim, sink_refuses)
         cr_assert_eq(sim_first_task(s)->n_slots, 0);
         sim_stop(s, "x");
         cr_assert_eq(sim_span(s, "x")->n_done, 1);
+        sim_finish(s);
+}
+
+/* One of which nothing was taken has no numbers, is no profiled one, and leaves its count to
+ * another. */
+Test(sim, sink_refuses_the_first)
+{
+        Sim *s = sim_with_task(NULL);
+
+        s->refuse_after = 0;
+        sim_start(s, 1, "x", "/slow", 100);
+        sim_to(s, 1000);
+        sim_stop(s, "x");
+        cr_assert_eq(s->n_refused, 1);
+        cr_assert_eq(sim_span(s, "x")->n_done, 0);
+        cr_assert_eq(counter_get(COUNTER_SEGMENTS_EMPTY), 1);
+        cr_assert_eq(sim_first_task(s)->n_delivered, 0);
+        s->refuse_after = UINT32_MAX;
+        sim_start(s, 1, "y", "/slow", 100);
+        sim_to(s, 2000);
+        sim_stop(s, "y");
+        cr_assert_eq(sim_span(s, "y")->n_snapshots, 100);
         sim_finish(s);
 }
 

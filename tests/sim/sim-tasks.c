@@ -86,47 +86,6 @@ Test(sim, task_waits_for_its_start)
         sim_finish(s);
 }
 
-Test(sim, clock_steps_forward)
-{
-        Instance *i;
-        Sim *s = sim_with_task(&i);
-
-        sim_task(s, i, "next", "/next", 120000, 1, 0, 10, 5);
-        sim_task(s, i, "skipped", "/skipped", 60000, 1, 0, 10, 5);
-        sim_start(s, 1, "x", "/slow", 100);
-        sim_to(s, 1000);
-        s->wall_offset_ms += 130000;
-        sim_to(s, 1050);
-        cr_assert_eq(sim_active_targets(s), 0);
-        cr_assert_eq(sim_find_task(s, "task")->n_finished, 0); /* settles */
-        cr_assert_eq(sim_find_task(s, "skipped")->n_finished, 1);
-        sim_to(s, 1300);
-        cr_assert_eq(sim_find_task(s, "task")->n_finished, 1);
-        cr_assert_eq(i->n_watch, 1);
-        cr_assert_str_eq(i->watch[0], "/next");
-        sim_start(s, 1, "y", "/next", 101);
-        cr_assert_eq(sim_active_targets(s), 1);
-        sim_finish(s);
-}
-
-Test(sim, clock_steps_back)
-{
-        Sim *s = sim_with_task(NULL);
-
-        sim_start(s, 1, "x", "/slow", 100);
-        sim_to(s, 1000);
-        s->wall_offset_ms -= 3600 * 1000;
-        sim_to(s, 5000);
-        /* Still runs, though its start is in the future again; times do not go back. */
-        cr_assert_eq(sim_active_targets(s), 1);
-        cr_assert_eq(sim_span(s, "x")->first_wall_ms, s->wall_offset_ms + 3600 * 1000 + 5000000);
-        sim_to(s, 59999);
-        cr_assert_eq(sim_active_targets(s), 1);
-        sim_to(s, 60000);
-        cr_assert_eq(sim_active_targets(s), 0);
-        sim_finish(s);
-}
-
 /* Two tasks, the later of them listed first, and the clock jumps into it. */
 Test(sim, later_start_stops_the_earlier)
 {

@@ -273,6 +273,15 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
         return true;
 }
 
+static void on_segment_began(void *userdata, const SegmentReport *report, bool report_wanted)
+{
+        SimSpan *span = sim_span(userdata, report->segment_id);
+
+        cr_assert_eq(span->n_snapshots, 1);
+        cr_assert_eq(report->start_wall_ms <= span->first_wall_ms, true);
+        cr_assert_eq(span->n_begun++, 0);
+}
+
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
         SimSpan *span = sim_span(userdata, report->segment_id), *first = span;
@@ -283,6 +292,10 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
         cr_assert_str_eq(report->trace_id, first->id);
         cr_assert(report->operation[0]);
         cr_assert_gt(span->n_snapshots, 0);
+        cr_assert_eq(span->n_begun, 1);
+        /* A snapshot that was not taken has no number. */
+        cr_assert_eq(report->n_snapshots, (int32_t)span->n_snapshots, "%s has %d numbers for %u",
+                span->id, report->n_snapshots, span->n_snapshots);
         cr_assert_geq(report->end_wall_ms, report->start_wall_ms);
         /* A backend that analyses just that time finds all of them. */
         cr_assert_leq(report->start_wall_ms, span->first_wall_ms);
@@ -324,6 +337,7 @@ static const CoreOps ops = {
         .watch_changed = on_watch_changed,
         .prepare = on_prepare,
         .snapshot = on_snapshot,
+        .segment_began = on_segment_began,
         .segment_done = on_segment_done,
         .task_added = on_task_added,
         .command_seen = on_command_seen,
@@ -527,6 +541,10 @@ static void item_happens(Sim *s, SimItem *e)
                 break;
         }
         cr_assert_geq(s->result, 0);
+        if (e->type == SIM_START || e->type == SIM_CONTINUE)
+                s->n_starts[s->result]++;
+        else if (e->type == SIM_RENAME || e->type == SIM_STOP || e->type == SIM_SWITCH)
+                s->n_events[s->result]++;
 }
 
 /* Takes out the earliest one that is due. */
@@ -593,6 +611,11 @@ void sim_to(Sim *s, uint64_t ms)
 {
         cr_assert_geq(sim_ns(s, ms), s->now_ns);
         sim_pass_ns(s, sim_ns(s, ms) - s->now_ns);
+}
+
+void sim_suspend(Sim *s, uint64_t ms)
+{
+        s->wall_offset_ms += (int64_t)ms;
 }
 
 /* ---- what happens ---- */

@@ -37,7 +37,7 @@ typedef struct SimSpan {
         unsigned n_stretches;
 
         char task[24]; /* of the snapshots */
-        unsigned n_snapshots, n_done;
+        unsigned n_snapshots, n_begun, n_done;
         unsigned n_valid; /* samples that were taken while and where it ran */
         int64_t first_wall_ms, last_wall_ms;
         SegmentReport report; /* numbers and flags only */
@@ -127,6 +127,7 @@ typedef struct Sim {
         uint64_t n_captured, n_refused, n_prepares, n_watch_changes, n_adds, n_removes;
         uint64_t n_tasks_added, n_commands_seen;
         int result; /* of the last event that came to the core */
+        uint64_t n_starts[CORE_E_UNKNOWN + 1], n_events[CORE_E_UNKNOWN + 1]; /* by result; others */
 } Sim;
 
 Sim *sim_new(void);
@@ -153,6 +154,9 @@ Instance *sim_instance(Sim *s, uint64_t client);
 /* `start_ms` since the beginning, as the wall clock stands now. Return: as core_task_add. */
 int sim_task(Sim *s, Instance *i, const char *id, const char *endpoint, int64_t start_ms,
         int minutes, int threshold_ms, int period_ms, int max);
+
+/* The monotonic clock stands still meanwhile, as does all that is under way. */
+void sim_suspend(Sim *s, uint64_t ms);
 
 /* These happen now; the core hears of it after the latency. */
 SimSpan *sim_start(Sim *s, uint64_t client, const char *id, const char *operation, int tid);

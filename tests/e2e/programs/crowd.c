@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* crowd SERVICE INSTANCE FAST: FAST threads answer requests of 50 ms, one thread one of 600 ms, all
- * on /mixed. */
+/* crowd SERVICE INSTANCE FAST TIMES: FAST threads answer requests of 50 ms, one thread one of 600 ms, all on /mixed;
+ * all of it takes so many times as long. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -8,10 +8,11 @@
 
 static struct swprof *client;
 static atomic_bool done;
+static unsigned times;
 
 static NOINLINE void fast_request(void)
 {
-        sleep_ms(50);
+        sleep_ms(50 * times);
         NO_TAIL_CALL();
 }
 
@@ -29,13 +30,13 @@ static void *fast(void *arg)
 
 static NOINLINE void slow_first(void)
 {
-        sleep_ms(100);
+        sleep_ms(100 * times);
         NO_TAIL_CALL();
 }
 
 static NOINLINE void slow_rest(void)
 {
-        sleep_ms(500);
+        sleep_ms(500 * times);
         NO_TAIL_CALL();
 }
 
@@ -46,11 +47,12 @@ int main(int argc, char **argv)
         struct swprof_span span;
         double start;
 
+        times = (unsigned)atoi(argv[4]);
         client = connect_daemon(argv[1], argv[2]);
         wait_watched(client, "/mixed");
         for (int i = 0; i < n; i++)
                 pthread_create(&threads[i], NULL, fast, NULL);
-        sleep_ms(200);
+        sleep_ms(200 * times);
         start = now_wall_ms();
         start_span(client, &span, "/mixed");
         slow_first();

@@ -274,7 +274,7 @@ static void run_crowd(char **args)
                 threads[i] = (Thread){.client = clients[i / 9],
                         .marker = i % N_MARKERS,
                         .ms = 2000,
-                        .burns = i % 8 == 0,
+                        .burns = i % (N_MARKERS - 1) == 0, /* of each marker one in the end */
                         .stops = i % 3};
                 thread_start(&threads[i]);
         }

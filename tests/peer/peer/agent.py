@@ -9,10 +9,14 @@ DEADLINE_S = 30
 
 
 class Agent:
-    def __init__(self, address, service="svc", instance="inst"):
+    """`tls`: the authority, the key and the certificate, in PEM. `token`: what each call brings."""
+
+    def __init__(self, address, service="svc", instance="inst", tls=None, token=None):
         self.service = service
         self.instance = instance
-        self._channel = grpc.insecure_channel(address)
+        self._channel = (grpc.secure_channel(address, grpc.ssl_channel_credentials(*tls)) if tls
+                         else grpc.insecure_channel(address))
+        self._metadata = [("authentication", token)] if token else None
 
     def close(self):
         self._channel.close()
@@ -23,7 +27,7 @@ class Agent:
         return make(f"/{proto.PACKAGE}{service}/{method}",
                     request_serializer=lambda m: m.SerializeToString(),
                     response_deserializer=proto.Commands.FromString)(
-                        request, timeout=timeout, metadata=metadata)
+                        request, timeout=timeout, metadata=metadata or self._metadata)
 
     def poll(self, last_command_time=-1, **options):
         """Return: the commands as (name, {key: value})."""

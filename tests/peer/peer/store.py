@@ -33,8 +33,10 @@ def instance_id(service, instance):
 class Store:
     """Each kind is a list in order of arrival. Any thread may call."""
 
-    def __init__(self, cache_delay_ms=0):
+    def __init__(self, cache_delay_ms=0, journal=None):
+        """`journal`: a file that gets each snapshot as a line of JSON, at once."""
         self._cache_delay_ms = cache_delay_ms
+        self._journal = journal
         self._lock = threading.RLock()
         self.reset()
 
@@ -57,6 +59,8 @@ class Store:
     def add(self, kind, **values):
         with self._lock:
             self._data[kind].append({**values, "arrival_ms": now_ms()})
+            if self._journal and kind == "snapshots":
+                print(json.dumps(values), file=self._journal, flush=True)
             return self._data[kind][-1]
 
     # calls and faults

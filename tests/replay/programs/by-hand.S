@@ -157,4 +157,34 @@ by_hand_state:
         .cfi_endproc
         .size by_hand_state, . - by_hand_state
 
+/* void NAME(void): a row is right for one byte alone, that by which the frame is looked up: the last one of the call
+ * (*%rax, ff d0). GAP: so many bytes of code after the row before, so that one kind of instruction or another comes to
+ * it (DW_CFA_advance_loc to _loc4). */
+        .macro right_for_one_byte name, target, gap
+        .globl \name
+        .type \name, @function
+\name:
+        .cfi_startproc
+        sub $24, %rsp
+        .cfi_def_cfa_offset 4096
+        mov $\target, %eax
+        jmp 1f
+        .skip \gap
+1:
+        .byte 0xff
+        .cfi_def_cfa_offset 32
+        .byte 0xd0
+        .cfi_def_cfa_offset 4096
+        add $24, %rsp
+        .cfi_def_cfa_offset 8
+        ret
+        .cfi_endproc
+        .size \name, . - \name
+        .endm
+
+        right_for_one_byte by_hand_advance, leaf, 8
+        right_for_one_byte by_hand_advance1, by_hand_advance, 64
+        right_for_one_byte by_hand_advance2, by_hand_advance1, 256
+        right_for_one_byte by_hand_advance4, by_hand_advance2, 65536
+
         .section .note.GNU-stack, "", @progbits

@@ -11,6 +11,7 @@ void by_hand_copy(void);
 void by_hand_value(void);
 void by_hand_restore(void);
 void by_hand_state(long n);
+void by_hand_advance4(void);
 
 void leaf(void);
 void __attribute__((noipa)) leaf(void)
@@ -36,5 +37,7 @@ int main(int argc, char **argv)
                 by_hand_register(by_hand_restore);
         if (strcmp(shape, "state") == 0)
                 by_hand_state(0);
+        if (strcmp(shape, "advance") == 0)
+                by_hand_advance4();
         return 1;
 }

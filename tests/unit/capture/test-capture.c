@@ -519,7 +519,7 @@ ParameterizedTest(int *backend, capture, running_thread)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
-        const int n = rounds(200);
+        const int n = rounds(60);
         CaptureResult r, again;
         void *userdata;
         Thread t;
@@ -546,7 +546,7 @@ ParameterizedTest(int *backend, capture, cancelled_shots)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
-        const int n = rounds(200);
+        const int n = rounds(60);
         CaptureResult r, again;
         void *userdata;
         Thread t;
@@ -582,7 +582,7 @@ ParameterizedTest(int *backend, capture, announced_too_late)
         Config config = config_of(*backend);
         _cleanup_(capture_freep) Capture *c = new_capture(&config);
         _cleanup_(capture_thread_freep) CaptureThread *ct = NULL;
-        const int n = rounds(100);
+        const int n = rounds(50);
         struct pollfd p = {.fd = capture_fd(c), .events = POLLIN};
         Thread t;
 

@@ -9,6 +9,7 @@
 #include <gelf.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -529,6 +530,35 @@ Test(sampler, running_thread)
         }
         cr_assert(!stack.failed && has_function(&stack, spin_here));
         drop(&stack);
+        end();
+}
+
+/* On its only CPU the thread has to make room for the sampler each time: it ran when it was due. */
+Test(sampler, running_thread_is_found_preempted)
+{
+        SamplerEvent first, e;
+        double share;
+        cpu_set_t cpus, one;
+        int cpu = 0;
+        unsigned n_running = 0;
+
+        cr_assert_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+        while (!CPU_ISSET(cpu, &cpus))
+                cpu++;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+        begin(spinner, UNWIND_MODE_DWARF);
+        add(1);
+        e = first = next_of(SAMPLER_SAMPLE);
+        for (int i = 0; i < 300; i++) {
+                e = next_of(SAMPLER_SAMPLE);
+                n_running += e.state == THREAD_RUNNING;
+        }
+        share = (double)(e.times.runtime_ns - first.times.runtime_ns) /
+                (double)(e.mono_ns - first.mono_ns);
+        cr_assert_geq(
+                n_running, 300 * share / 2, "%u of 300, of a CPU it had %.2f", n_running, share);
         end();
 }
 

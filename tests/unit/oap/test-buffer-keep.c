@@ -317,12 +317,13 @@ Test(buffer_keep, what_waits_goes_to_the_disk)
         expect("p 0-0 +1 +2 +3 ");
         add_run("p", 4, 1);
         cr_expect_eq(buffer_n(b), 4);
-        cr_expect_eq(buffer_n_kept(b), 3);
+        cr_expect_eq(buffer_n_kept(b), 0, "they are on their way");
         cr_expect_eq(buffer_n_ready(b), 0, "the one behind them waits");
         step(5000, false);
         expect("");
         answer();
         cr_expect_eq(buffer_n(b), 4);
+        cr_expect_eq(buffer_n_kept(b), 3);
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT), 3);
         step(0, false);
         expect("load ");
@@ -532,6 +533,7 @@ Test(buffer_keep, made_room_for_others)
         cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_OVER), 4);
         cr_expect_eq(buffer_n(b), 1);
         cr_expect_eq(add("p", 5), BUFFER_E_FULL, "its tail goes, too");
+        expect("p 0-0 done ");
         cr_expect_eq(add("q", 12), 0);
 }
 
@@ -678,6 +680,48 @@ Test(buffer_keep, sent_again_if_that_is_wanted)
         buffer_batch_end(b, true, false);
 }
 
+/* The backend may have them under their numbers, wherever they are. */
+Test(buffer_keep, numbers_in_use_stay_on_record)
+{
+        add_run("p", 1, 2);
+        begin(9, true);
+        buffer_batch_end(b, false, true);
+        add_run("p", 3, 1);
+        text[0] = '\0';
+        step(0, true);
+        step(250, true);
+        step(250, true);
+        expect("p 0-2 +1 +2 +3 ");
+}
+
+/* What is on disk of them is sent again; behind it are numbers of what is lost. */
+Test(buffer_keep, sent_again_but_for_those_in_memory)
+{
+        KeptSegment s = left(7, 9);
+
+        left_on_disk(1);
+        cr_expect(!restore(&s, 1, true, true));
+        cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS), 1);
+        read_from_disk();
+        begin(9, true);
+        expect("p:7@1 ");
+        buffer_batch_end(b, true, false);
+        cr_expect_eq(buffer_n(b), 0);
+}
+
+/* Those that have left were never on disk, and their ids are above all that were. */
+Test(buffer_keep, ids_go_on)
+{
+        KeptSegment s = left(7, 7);
+
+        s.left_id = 3000;
+        cr_expect(restore(&s, 0, true, false));
+        add_run("p", 1, 1);
+        put_on_disk();
+        cr_assert_gt(n_disk, 0);
+        cr_expect_gt(disk[n_disk - 1].id, 3000);
+}
+
 Test(buffer_keep, a_report_that_was_left)
 {
         KeptSegment s = left(7, 7);
@@ -693,6 +737,68 @@ Test(buffer_keep, a_report_that_was_left)
         cr_expect_eq(memcmp(report.bytes.data, "report", 6), 0);
         free((void *)report.bytes.data);
         cr_expect_null(buffer_retired(b).bytes.data);
+}
+
+static RpcBytes draft_of(int64_t end_wall_ms)
+{
+        void *data;
+        size_t size;
+
+        cr_assert_eq(codec_segment(&(SegmentReport){.service = "svc",
+                                           .instance = "i",
+                                           .trace_id = "",
+                                           .segment_id = "p",
+                                           .operation = "/slow",
+                                           .start_wall_ms = 1,
+                                           .end_wall_ms = end_wall_ms},
+                             &data, &size),
+                0);
+        return (RpcBytes){data, size};
+}
+
+/* A segment that lived when its daemon ended, and of which nothing was heard since: its report is
+ * what was known of it, as long as its snapshots. */
+Test(buffer_keep, nobody_tells_its_end)
+{
+        RpcBytes draft = draft_of(1);
+        KeptSegment s = left(7, 7);
+        Skywalking__V3__SegmentObject *m;
+        BufferReport report;
+
+        s.report = draft.data;
+        s.report_size = draft.size;
+        s.last_wall_ms = 77;
+        cr_expect(restore(&s, 0, true, false));
+        cr_expect_null(buffer_retired(b).bytes.data);
+        buffer_task_done(b, "svc", "i", "t");
+        report = buffer_retired(b);
+        cr_expect_eq(report.segment, 5);
+        m = skywalking__v3__segment_object__unpack(NULL, report.bytes.size, report.bytes.data);
+        cr_assert(m);
+        cr_expect_eq(m->spans[0]->endtime, 77);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        free((void *)report.bytes.data);
+        free((void *)draft.data);
+}
+
+/* One that was heard of again has its own report, also if its task ends first. */
+Test(buffer_keep, its_end_is_told)
+{
+        RpcBytes draft = draft_of(1);
+        KeptSegment s = left(7, 7);
+        BufferReport report;
+
+        s.report = draft.data;
+        s.report_size = draft.size;
+        cr_expect(restore(&s, 0, true, false));
+        buffer_segment_began(b, "svc", "i", "p", draft_of(2));
+        buffer_task_done(b, "svc", "i", "t");
+        cr_expect_null(buffer_retired(b).bytes.data);
+        cr_expect(buffer_segment_done(b, "svc", "i", "p", draft_of(3)));
+        report = buffer_retired(b);
+        cr_expect_eq(report.segment, 5);
+        free((void *)report.bytes.data);
+        free((void *)draft.data);
 }
 
 Test(buffer_keep, on_the_disk_but_of_no_segment)

@@ -92,7 +92,8 @@ static Skywalking__V3__SegmentObject *segment_round(const SegmentReport *report)
         void *data;
         size_t size;
 
-        cr_assert_eq(codec_segment(report, &data, &size), 0);
+        cr_assert_eq(codec_segment(report, &data, &size),
+                report->sw8 && report->sw8[0] == 'n' ? CODEC_E_PARENT : 0);
         m = skywalking__v3__segment_object__unpack(NULL, size, data);
         cr_assert(m);
         free(data);
@@ -198,8 +199,33 @@ Test(codec, segment_of_a_call)
         m = segment_round(&report);
         cr_expect_str_eq(m->traceid, "own");
         cr_expect_eq(m->spans[0]->n_refs, 0);
-        cr_expect_eq(counter_get(COUNTER_TRACE_PARENTS_BAD), 1);
         skywalking__v3__segment_object__free_unpacked(m, NULL);
+}
+
+Test(codec, segment_end)
+{
+        const SegmentReport report = {.service = "svc",
+                .instance = "inst",
+                .trace_id = "trace",
+                .segment_id = "seg",
+                .operation = "/slow",
+                .start_wall_ms = 1000,
+                .end_wall_ms = 1500};
+        Skywalking__V3__SegmentObject *m;
+        void *before, *after;
+        size_t size;
+
+        cr_assert_eq(codec_segment(&report, &before, &size), 0);
+        cr_assert_eq(codec_segment_end(before, size, 2500, &after, &size), 0);
+        m = skywalking__v3__segment_object__unpack(NULL, size, after);
+        cr_assert(m);
+        cr_expect_str_eq(m->tracesegmentid, "seg");
+        cr_expect_eq(m->spans[0]->starttime, 1000);
+        cr_expect_eq(m->spans[0]->endtime, 2500);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        free(before);
+        free(after);
+        cr_expect_eq(codec_segment_end("\xff\xff", 2, 1, &after, &size), CODEC_E_MALFORMED);
 }
 
 Test(sw8, what_is_none)

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "core/counter.h"
+#include "core/stack.h"
 #include "manager/worker.h"
 #include "util/mailbox.h"
 
@@ -74,6 +75,12 @@ static Frame frame_at(const ProcMap *map, uint64_t pc)
 }
 
 /* The reply to frames that are given innermost first. */
+static void answer_free(WorkerStack *s)
+{
+        free(s->signatures);
+        free(s->kinds);
+}
+
 static WorkerStack symbolize(Worker *w, ProcMap *map, const Frame *frames, size_t n)
 {
         WorkerStack s = {.ticket = 77, .map = procmap_ref(map), .n_frames = n};
@@ -97,7 +104,7 @@ static void check_frame(Worker *w, ProcMap *map, Frame frame, const char *expect
         cr_assert_eq(s.n_signatures, 1);
         cr_assert_str_eq(s.signatures[0], expected);
         cr_assert(!s.cut);
-        free(s.signatures);
+        answer_free(&s);
 }
 
 static __attribute__((noinline)) int marked(int x)
@@ -143,7 +150,7 @@ Test(worker, lazy_then_full)
         frame = frame_at(first, pc + 1);
         named = symbolize(w, first, &frame, 1);
         cr_assert(named.n_signatures == 1 && strstr(named.signatures[0], "marked"));
-        free(named.signatures);
+        answer_free(&named);
         frame = frame_at(first, pc);
         /* By and by, without being asked for. */
         while (cfi_table_is_lazy(module_cfi(frame.module)))
@@ -178,7 +185,7 @@ Test(worker, lines)
         cr_assert_eq(s.n_signatures, 1);
         cr_assert_eq(strncmp(s.signatures[0], "test-worker.c.marked:", 21), 0);
         cr_assert_gt(atoi(s.signatures[0] + 21), 0);
-        free(s.signatures);
+        answer_free(&s);
 }
 
 /* Files are not opened by map_files without these. Threads that start inherit it. */
@@ -481,6 +488,13 @@ Test(worker, code_outside_of_files)
 
         check_frame(w, map, (Frame){.pc = 4096, .vaddr = 4096}, "[anonymous].[unknown]");
         check_frame(w, map, kernel, "[kernel].[unknown]");
+        for (FrameKind kind = FRAME_KERNEL; kind <= FRAME_WAIT; kind++) {
+                WorkerStack s = symbolize(w, map, &(Frame){.kind = kind}, 1);
+
+                cr_assert_eq(
+                        s.kinds[0], kind == FRAME_KERNEL ? STACK_KIND_KERNEL : STACK_KIND_WAITING);
+                answer_free(&s);
+        }
 }
 
 static Frame *many_frames(const ProcMap *map, size_t n)
@@ -504,7 +518,9 @@ Test(worker, depth)
         cr_assert(!s.cut);
         cr_assert_str_eq(s.signatures[0], "[anonymous].[unknown]");
         cr_assert_str_eq(s.signatures[3], "test-worker.c.marked");
-        free(s.signatures);
+        cr_assert_eq(s.kinds[0], STACK_KIND_ANONYMOUS);
+        cr_assert_eq(s.kinds[3], STACK_KIND_NATIVE);
+        answer_free(&s);
         cr_assert_eq(counter_get(COUNTER_STACKS_CUT), 0);
 
         s = symbolize(w, map, more, 5);
@@ -513,7 +529,8 @@ Test(worker, depth)
         cr_assert_str_eq(s.signatures[0], "[anonymous].[unknown]");
         cr_assert_str_eq(s.signatures[2], "test-worker.c.marked");
         cr_assert_str_eq(s.signatures[3], "[cut]");
-        free(s.signatures);
+        cr_assert_eq(s.kinds[3], STACK_KIND_UNKNOWN);
+        answer_free(&s);
         cr_assert_eq(counter_get(COUNTER_STACKS_CUT), 1);
 }
 
@@ -541,7 +558,7 @@ Test(worker, slow_reader_of_stacks)
                 cr_assert_eq(s.ticket, i);
                 cr_assert_eq(s.n_signatures, 2);
                 procmap_unref(s.map);
-                free(s.signatures);
+                answer_free(&s);
         }
 }
 
