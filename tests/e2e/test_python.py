@@ -4,6 +4,7 @@
 The versions that were run are printed; for the others the test is skipped (see pythons.py).
 """
 
+import concurrent.futures
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pythons  # noqa: E402
 PROGRAM = TESTS / "e2e/programs/pytarget.py"
 PERIOD_MS = 10 * SLOW
 SECONDS = 0.7 * SLOW
+AT_ONCE = min(4, len(os.sched_getaffinity(0)))     # interpreters
 # The path within the program, from the case's function on, as far as it is not a library's.
 PATHS = {
     "wait": ["wait", "leaf_wait"],
@@ -52,22 +54,24 @@ class Python(SwprofdTest):
         if not PYTHONS:
             self.skipTest("no CPython 3.8 to 3.14 here")
 
-    def run_case(self, name, case, seconds=SECONDS, threads=0):
-        """Return: the snapshots of each span of the case."""
+    def run_case(self, name, case, seconds, threads):
+        """Return: the segments of the case."""
         service = f"{name}-{case}"
         self.peer.create_task(service, f"/{service}", period=PERIOD_MS, count=9)
         done = subprocess.run([PYTHONS[name], PROGRAM, service, case, str(seconds), str(threads)],
                               env=dict(os.environ, SWPROFD_SOCKET=self.daemon.span_socket), capture_output=True,
                               text=True, timeout=120)
         self.assertEqual(done.returncode, 0, done.stderr)
-        spans = [json.loads(line)["segment"] for line in done.stdout.splitlines()]
-        return [self.settled_snapshots(segment) for segment in spans]
+        return [json.loads(line)["segment"] for line in done.stdout.splitlines()]
 
-    def each(self, case, check, mismatches=0, **kwargs):
+    def each(self, case, check, mismatches=0, seconds=SECONDS, threads=0, names=tuple(PYTHONS)):
         """mismatches: the part of the samples of which the frames of Python may not fit the native stack."""
-        for name in PYTHONS:
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            runs = {name: pool.submit(self.run_case, name, case, seconds, threads) for name in names}
+        for name, run in runs.items():
             with self.subTest(python=name):
-                for snapshots in self.run_case(name, case, **kwargs):
+                for segment in run.result():
+                    snapshots = self.settled_snapshots(segment)
                     self.assert_contiguous(snapshots)
                     check(snapshots)
         c = self.daemon.counters()
@@ -130,7 +134,7 @@ class Python(SwprofdTest):
     def test_interpreter(self):
         """Two interpreters on one thread: both their functions, the inner one's further in."""
         def check(snapshots):
-            inside = 0
+            inside = begun = 0
             for s in snapshots:
                 names = [f[2] for f in map(FRAME.fullmatch, s["stack"]) if f]
                 if "interpreter" not in names:   # it begins, or ends
@@ -138,9 +142,12 @@ class Python(SwprofdTest):
                 at = names.index("interpreter")
                 if names[at + 1:at + 3] == ["<module>", "in_other"]:
                     inside += 1
-            self.assertGreater(inside, len(snapshots) * 0.5)
-        # A state that is new is found by the capture that misses it.
-        self.each("interpreter", check, mismatches=0.05, seconds=2 * SECONDS)
+                begun += inside > 0
+            self.assertGreater(inside, max(10, begun * 0.5))
+        # A state that is new is found by the capture that misses it. Of 3.14 the loop may be part of its callers, and
+        # nothing tells then that one is missing.
+        self.each("interpreter", check, mismatches=0.05, seconds=2 * SECONDS,
+                  names=[n for n in PYTHONS if not n.startswith("3.14")])
 
     def test_codes(self):
         """Functions that are gone in a moment never lend their name to others, at whatever address these are."""

@@ -48,12 +48,13 @@ class Spans:
     def stop(self, segment):
         self.send(4, field(1, segment) + field(2, time.monotonic_ns()))
 
-    def run(self, name, function, *args):
-        """The function within a span; what is known of it goes to standard output as a line of JSON."""
+    def run(self, name, function, seconds):
+        """The function, which is to end then, within a span; what is known of it goes to standard output as a line of
+        JSON."""
         start = time.time() * 1000
         segment = self.start()
         try:
-            function(*args)
+            function(time.monotonic() + seconds)
         finally:
             self.stop(segment)
         line = json.dumps({"name": name, "segment": segment, "start": start, "stop": time.time() * 1000})

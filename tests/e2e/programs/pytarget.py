@@ -153,18 +153,19 @@ def codes(end):
 # ---- another interpreter in the same thread ----
 
 def interpreter(end):
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    leaf_wait(time.monotonic() + 0.2)   # the thread is known without the other one
+    new = interpreters.create()
     source = textwrap.dedent("""
         import time
         def in_other(end):
             while time.monotonic() < end:
                 time.sleep(0.03)
         in_other(%r)
-    """) % end
-    try:
-        import _interpreters as interpreters
-    except ImportError:
-        import _xxsubinterpreters as interpreters
-    new = interpreters.create()
+    """) % max(end, time.monotonic() + 0.7)     # also where all until now took its time
     run = getattr(interpreters, "run_string")
     run(new, source)  # at interpreter
 
@@ -179,7 +180,7 @@ def main():
     spans = Spans(service, "/" + service)
 
     def run():
-        spans.run(case, CASES[case], time.monotonic() + seconds)
+        spans.run(case, CASES[case], seconds)
 
     threads = [threading.Thread(target=run) for _ in range(n_threads)]
     for t in threads:

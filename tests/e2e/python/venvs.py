@@ -2,6 +2,8 @@
 """Virtual environments with the package as it is built here, kept in the build directory for the next run. What is not
 here or cannot be had is a reason to skip."""
 
+import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -82,9 +84,17 @@ def build():
     return _built
 
 
+def _has(venv, wheel):
+    """It was installed of just that."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return any(json.loads(p.read_text())["archive_info"].get("hash") == f"sha256={digest}"
+               for p in venv.bin.parent.glob("lib/python*/site-packages/swprof-*.dist-info/direct_url.json"))
+
+
 def make_with_package(name, version, requirements=()):
-    venv = make(name, version, requirements)
-    venv.pip("install", "-q", "--no-deps", "--no-index", "--force-reinstall", build()[1])
+    venv, wheel = make(name, version, requirements), build()[1]
+    if not _has(venv, wheel):
+        venv.pip("install", "-q", "--no-deps", "--no-index", "--force-reinstall", wheel)
     return venv
 
 
