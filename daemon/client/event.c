@@ -56,6 +56,7 @@ static int event_start(Peer *p, ClientPacketType type, const ClientEvent *event,
                 .operation = event->operation,
                 .trace_id = event->trace ?: "",
                 .pid = p->pid,
+                .uid = p->owned ? p->uid : (uid_t)-1,
                 .start_mono_ns = event_time(event->mono_ns, now),
         };
         int r;

@@ -13,6 +13,7 @@
 #include "core/counter.h"
 #include "span.pb-c.h"
 #include "util/error.h"
+#include "util/owner.h"
 #include "version.h"
 
 #define HELLO_TIMEOUT_US (10 * 1000000ULL)
@@ -170,6 +171,7 @@ static int peer_welcome(Peer *p, const ClientHello *hello)
         Swprof__DaemonPacket packet = SWPROF__DAEMON_PACKET__INIT;
         int r;
 
+        p->owned = owner_of(p->pid, p->uid) == OWNER_SELF;
         p->language = strdup(hello->language);
         p->client = strdup(hello->client);
         if (!p->language || !p->client)

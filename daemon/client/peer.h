@@ -46,6 +46,7 @@ typedef struct Peer {
         int fd;
         pid_t pid;
         uid_t uid;
+        bool owned; /* the process is that user's alone, who may look at it */
         sd_event_source *io, *exit, *hello_timer;
         ThreadMap threads;
         StackSet stacks;

@@ -22,6 +22,7 @@
 
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
 static const char *const backends[] = {"auto", "bpf", "bpf-syscall", "bpf-iter", "ptrace", NULL};
+static const char *const task_backends[] = {"oap", "local", NULL};
 static const char *const unwind_modes[] = {"dwarf", "fp", NULL};
 static const char *const python_modes[] = {"python", "mixed", NULL};
 static const char *const compressions[] = {"none", "gzip", NULL};
@@ -49,8 +50,11 @@ const ConfigKey config_keys[] = {
         TOP(state_dir, CONFIG_PATH, .max = 4095, .default_value = "/var/lib/swprofd",
                 .help = "Directory for what is kept over restarts."),
 
+        TOP(backends, CONFIG_WORDS, .words = task_backends, .default_value = "auto",
+                .help = "Where tasks come from: oap, local; auto: oap if oap.servers names any, else local."),
+
         KEY(oap, servers, oap_servers, CONFIG_SERVERS, .max = 4095,
-                .default_value = "127.0.0.1:11800",
+                .default_value = "",
                 .env = "SW_AGENT_COLLECTOR_BACKEND_SERVICES",
                 .help = "The gRPC addresses of the SkyWalking backend, host:port,host:port; empty: none."),
         KEY(oap, failover, oap_failover_ms, CONFIG_DURATION,
@@ -104,6 +108,13 @@ const ConfigKey config_keys[] = {
         KEY(store, max, store_max_bytes, CONFIG_SIZE,
                 .min = MIB, .max = 3U * GIB, .default_value = "256MiB",
                 .help = "How much may be kept on disk of what waits for the backend."),
+
+        KEY(local, max_size, local_max_bytes, CONFIG_SIZE,
+                .min = MIB, .max = 3U * GIB, .default_value = "256MiB",
+                .help = "How much may be kept on disk of what the tasks of swprofctl yield."),
+        KEY(local, max_age, local_max_age_ms, CONFIG_DURATION,
+                .min = HOUR, .max = 1000U * HOUR, .default_value = "168h",
+                .help = "How long that is kept."),
 
         KEY(profile, active, profile_active, CONFIG_BOOL, .default_value = "true",
                 .env = "SW_AGENT_PROFILE_ACTIVE",
@@ -304,6 +315,50 @@ static int word_find(const ConfigKey *k, const char *text)
         return -1;
 }
 
+/* "auto", or names with commas between. */
+static int words_set(const ConfigKey *k, uint32_t *value, const char *text)
+{
+        uint32_t bits = 0;
+        char word[32];
+
+        if (strcmp(text, "auto") == 0) {
+                *value = 0;
+                return 0;
+        }
+        for (const char *s = text, *comma; s; s = comma ? comma + 1 : NULL) {
+                size_t n;
+                int i;
+
+                s += strspn(s, " ");
+                comma = strchr(s, ',');
+                n = comma ? (size_t)(comma - s) : strlen(s);
+                while (n > 0 && s[n - 1] == ' ')
+                        n--;
+                snprintf(word, sizeof(word), "%.*s", (int)n, s);
+                i = word_find(k, word);
+                if (i < 0)
+                        return CONFIG_E_INVALID;
+                bits |= 1U << i;
+        }
+        *value = bits;
+        return 0;
+}
+
+static char *words_format(const ConfigKey *k, uint32_t bits)
+{
+        char text[128] = "[";
+        size_t used = 1;
+
+        if (bits == 0)
+                return strdup("auto");
+        for (unsigned i = 0; k->words[i] && used < sizeof(text); i++)
+                if (bits & 1U << i)
+                        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s",
+                                used > 1 ? ", " : "", k->words[i]);
+        snprintf(text + used, sizeof(text) - used, "]");
+        return strdup(text);
+}
+
 /* ---- values ---- */
 
 int config_key_set(const ConfigKey *k, Config *c, const char *text)
@@ -343,6 +398,8 @@ int config_key_set(const ConfigKey *k, Config *c, const char *text)
                         return CONFIG_E_INVALID;
                 *(int *)value = word_find(k, text);
                 return 0;
+        case CONFIG_WORDS:
+                return words_set(k, value, text);
         case CONFIG_NUMBER:
         case CONFIG_SIZE:
         case CONFIG_DURATION:
@@ -396,6 +453,8 @@ char *config_key_format(const ConfigKey *k, const Config *c)
                 return strdup(*(const bool *)value ? "true" : "false");
         case CONFIG_WORD:
                 return strdup(k->words[*(const int *)value]);
+        case CONFIG_WORDS:
+                return words_format(k, *(const uint32_t *)value);
         case CONFIG_NUMBER:
         case CONFIG_SIZE:
         case CONFIG_DURATION:
@@ -442,6 +501,9 @@ void config_key_describe(const ConfigKey *k, char *ret, size_t size)
                 snprintf(ret, size, "a duration from %s to %s, with its unit: ms, s, m or h", min,
                         max);
                 return;
+        case CONFIG_WORDS:
+                used = (size_t)snprintf(ret, size, "auto, or a list of ");
+                break;
         case CONFIG_WORD_TEXT:
         case CONFIG_WORD:
                 break;

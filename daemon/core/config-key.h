@@ -14,6 +14,7 @@ typedef enum ConfigType {
         CONFIG_SECRET,    /* char *, where one is: env:NAME, file:PATH, or empty; never itself */
         CONFIG_BOOL,      /* bool */
         CONFIG_WORD,      /* int, index of one of the words */
+        CONFIG_WORDS,     /* uint32_t, a bit for each of the words, as they stand; none: auto */
         CONFIG_NUMBER,    /* uint32_t, as those below, from `min` to `max` */
         CONFIG_SIZE,      /* bytes */
         CONFIG_DURATION,  /* milliseconds */

@@ -213,11 +213,40 @@ static bool event_is_nothing(const yaml_event_t *e)
                e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 }
 
+/* A list of words becomes a text with commas between them. Return: as parser_next(). */
+static int parser_list(Parser *p, const ConfigKey *k, yaml_mark_t at, char *ret)
+{
+        size_t used = 0;
+
+        for (ret[0] = '\0';;) {
+                _cleanup_(event_deinit) yaml_event_t e = {0};
+                int r = parser_next(p, &e);
+
+                if (r)
+                        return error_trace(r);
+                if (e.type == YAML_SEQUENCE_END_EVENT)
+                        return 0;
+                if (e.type != YAML_SCALAR_EVENT)
+                        return fail_value(p, at, k, "a list of lists");
+                used += (size_t)snprintf(ret + used, VALUE_MAX - used, "%s%s", used > 0 ? "," : "",
+                        (const char *)e.data.scalar.value);
+                if (used >= VALUE_MAX)
+                        return parser_fail(p, at, "the value is longer than %d bytes", VALUE_MAX);
+        }
+}
+
 static int parser_value(Parser *p, const ConfigKey *k, const yaml_event_t *e)
 {
         char value[VALUE_MAX];
         int r;
 
+        if (e->type == YAML_SEQUENCE_START_EVENT && k->type == CONFIG_WORDS) {
+                r = parser_list(p, k, e->start_mark, value);
+                if (r)
+                        return error_trace(r);
+                r = config_key_set(k, &p->config, value);
+                return r > 0 ? fail_value(p, e->start_mark, k, value) : error_trace(r);
+        }
         if (e->type != YAML_SCALAR_EVENT)
                 return fail_value(p, e->start_mark, k,
                         e->type == YAML_SEQUENCE_START_EVENT ? "a list" : "a mapping");
@@ -432,6 +461,13 @@ static int load_fail(const char *path, const char *what, char **ret_error)
                 return error_origin(-ENOMEM);
         *ret_error = error;
         return CONFIG_E_INVALID;
+}
+
+unsigned config_backends(const Config *c)
+{
+        if (c->backends != 0)
+                return c->backends;
+        return c->oap_servers[0] ? BACKEND_OAP : BACKEND_LOCAL;
 }
 
 int config_load(Config *ret, const char *path, char **ret_error)

@@ -47,12 +47,20 @@ typedef enum Redelivery {
         REDELIVERY_AT_LEAST_ONCE,
 } Redelivery;
 
+/* Bits of Config.backends; none: OAP if a server is named, else LOCAL. */
+enum {
+        BACKEND_OAP = 1,
+        BACKEND_LOCAL = 2,
+};
+
 typedef struct Config {
         char *log_level;
         char *span_socket;
         char *control_socket;
         char *control_group; /* may use the control socket, beside root; may not exist */
         char *state_dir;
+
+        uint32_t backends; /* see config_backends() */
 
         char *oap_servers;        /* host:port, with commas between; empty: no OAP */
         uint32_t oap_failover_ms; /* without a sign of life, until another server is tried */
@@ -74,6 +82,9 @@ typedef struct Config {
         int oap_redelivery;      /* Redelivery */
 
         uint32_t store_max_bytes; /* of the database */
+
+        uint32_t local_max_bytes; /* of the local backend's database */
+        uint32_t local_max_age_ms;
 
         bool profile_active;
         uint32_t profile_max_parallel;
@@ -123,6 +134,9 @@ int config_parse(Config *ret, const char *name, const char *text, size_t size, C
  * name. Return: 0, CONFIG_E_INVALID with *ret_error, -ENOMEM.
  */
 int config_set(Config *c, const char *origin, const char *key, const char *value, char **ret_error);
+
+/* The backends that are wanted: BACKEND_*, at least one. */
+unsigned config_backends(const Config *c);
 
 /* Reads the file and parses it. A missing file is CONFIG_E_INVALID too. At most 1 MiB. */
 int config_load(Config *ret, const char *path, char **ret_error);

@@ -45,6 +45,7 @@ typedef struct Core Core;
 typedef struct Instance Instance;
 typedef struct Task Task;
 typedef struct Segment Segment;
+typedef struct TaskSource TaskSource;
 
 /* Identifies one stretch of sampling; never reused. 0 is none. */
 typedef uint64_t TargetId;
@@ -60,8 +61,16 @@ typedef struct TargetSpec {
                          for that */
 } TargetSpec;
 
+/* Of a thread when it was sampled. */
+typedef enum ThreadState {
+        THREAD_RUNNING,
+        THREAD_RUNNABLE, /* in want of a CPU */
+        THREAD_BLOCKED,
+} ThreadState;
+
 /* One snapshot for the backend. Everything is borrowed for the call. */
 typedef struct Snapshot {
+        const TaskSource *source; /* of its task */
         const char *service;
         const char *instance;
         const char *task_id;
@@ -69,6 +78,10 @@ typedef struct Snapshot {
         int64_t time_wall_ms;
         int32_t sequence;
         Stack *stack; /* READY */
+        ThreadState state;
+        int64_t start_wall_ms; /* of its segment */
+        pid_t pid, tid;        /* that carried the segment first; tid 0: none did */
+        uid_t uid;             /* who may see it, beside root; -1: nobody */
 } Snapshot;
 
 /* Where the time of a segment's thread went while it was sampled, by the scheduler's own
@@ -79,6 +92,13 @@ typedef struct SpanTimes {
         uint64_t blocked_ns;   /* all else */
 } SpanTimes;
 
+/* Samples of a segment that were taken, and not delivered. */
+typedef struct SpanLosses {
+        uint64_t no_stack;  /* the stack did not reach its root */
+        uint64_t over;      /* too many were held */
+        uint64_t not_taken; /* the backend took no more */
+} SpanLosses;
+
 /* A profiled segment that is over; for the minimal trace segment of clients without an agent
  * (architecture: report_segments). */
 typedef struct SpanTag {
@@ -86,6 +106,8 @@ typedef struct SpanTag {
 } SpanTag;
 
 typedef struct SegmentReport {
+        const TaskSource *source;
+        const char *task_id;
         const char *service;
         const char *instance;
         const char *trace_id; /* may be empty: make one */
@@ -96,6 +118,7 @@ typedef struct SegmentReport {
         bool error;
         int32_t n_snapshots;
         SpanTimes times;
+        SpanLosses losses;
         const char
                 *parent_segment_id; /* of a continued segment (same trace, cross-thread), or NULL */
         const char *parent_operation;
@@ -130,12 +153,13 @@ typedef struct CoreOps {
         /* last_command_wall_ms has grown, and the task that came with it was told of, if any. */
         void (*command_seen)(void *userdata, const Instance *instance);
         /* The task is over and its last snapshot has been handed out; called once. */
-        void (*task_finished)(
-                void *userdata, const char *service, const char *instance, const char *task_id);
+        void (*task_finished)(void *userdata, const TaskSource *source, const char *service,
+                const char *instance, const char *task_id);
 } CoreOps;
 
 /* A profile task as the backend says it; strings borrowed. Values are not yet validated. */
 typedef struct TaskCommand {
+        const TaskSource *source; /* where it comes from; NULL: its snapshots have nowhere to go */
         const char *task_id;
         const char *endpoint;
         int64_t duration_min;
@@ -204,6 +228,12 @@ Instance *core_instance_next(Core *c, Instance *i);
  * 0, CORE_E_DUPLICATE/INVALID/OVERLAP/OVER/LIMIT, -ENOMEM. */
 int core_task_add(Core *c, Instance *i, const TaskCommand *command, Now now);
 
+/* Ends it now, on each instance that has it, with what it has. Return: 0, CORE_E_UNKNOWN. */
+int core_task_stop(Core *c, const char *task_id, Now now);
+
+/* What is wrong with the values of a task, or NULL. */
+const char *core_task_check(const TaskCommand *command, Now now);
+
 enum {
         TASK_SAMPLING_COUNT_MAX = 9, /* the protocol's bound of maxSamplingCount */
 };
@@ -226,6 +256,7 @@ struct Task {
         Instance *instance;
         ListLink link; /* instance's */
         TaskState state;
+        const TaskSource *source;
         char *id, *endpoint;
         uint32_t threshold_ms, period_ms, max_sampling_count;
         int64_t start_wall_ms, end_wall_ms;
@@ -271,6 +302,7 @@ int core_restore_segment(Core *c, Instance *i, const RestoredSegment *segment);
 typedef struct SpanStartEvent {
         const char *segment_id, *operation, *trace_id;
         pid_t pid, tid; /* tid 0: on no thread for now */
+        uid_t uid;      /* who may see what it did, beside root; -1: nobody */
         uint64_t start_mono_ns;
 } SpanStartEvent;
 
@@ -362,6 +394,7 @@ typedef struct SampleRun {
         uint64_t wall_ns; /* as reported */
         uint64_t period_ns;
         uint32_t n;
+        ThreadState state;
         Stack *stack;
 } SampleRun;
 

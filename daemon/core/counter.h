@@ -113,6 +113,10 @@
                 "crash.")                                                                         \
         X(STORE_RECORDS_LOST, "store_records_lost",                                               \
                 "Records of tasks and segments that could not be written.")                       \
+        X(SNAPSHOTS_RECORDED, "snapshots_recorded",                                               \
+                "Snapshots of swprofctl's tasks put on record.")                                  \
+        X(RESULTS_REMOVED, "results_removed",                                                     \
+                "Segments of swprofctl's tasks removed: too old, or the database was full.")      \
         X(TRACE_SEGMENTS_SENT, "trace_segments_sent",                                             \
                 "Trace segments reported for apps without an agent.")                             \
         X(TRACE_SEGMENTS_LOST, "trace_segments_lost",                                             \

@@ -3,6 +3,14 @@
 
 /* From held samples to snapshots. */
 
+void segment_hold(Segment *s, const SampleRun *run)
+{
+        size_t n = held_add(&s->held, run, s->core->config->profile_max_pending_samples);
+
+        s->losses.over += n;
+        counter_add(COUNTER_SAMPLES_PENDING_OVER, n);
+}
+
 void segment_cut_held(Segment *s, uint64_t mono_ns)
 {
         counter_add(COUNTER_SAMPLES_AFTER_STOP, held_cut(&s->held, mono_ns));
@@ -58,6 +66,7 @@ static bool segment_snapshot(Segment *s, const SampleRun *sample, Now now)
         const Core *c = s->core;
         int64_t wall_ms = (int64_t)(sample->wall_ns / NS_PER_MS);
         Snapshot snapshot = {
+                .source = s->source,
                 .service = s->instance->service,
                 .instance = s->instance->name,
                 .task_id = s->task->id,
@@ -66,6 +75,11 @@ static bool segment_snapshot(Segment *s, const SampleRun *sample, Now now)
                 .time_wall_ms = wall_ms > s->last_wall_ms ? wall_ms : s->last_wall_ms,
                 .sequence = s->sequence,
                 .stack = sample->stack,
+                .state = sample->state,
+                .start_wall_ms = s->start_wall_ms,
+                .pid = s->pid,
+                .tid = s->first_tid ?: s->tid,
+                .uid = s->uid,
         };
 
         if (!c->ops->snapshot(c->userdata, &snapshot))
@@ -90,8 +104,10 @@ void segment_deliver(Segment *s, Now now)
                 /* One that is PENDING here has been waited for long enough. */
                 if (first->stack->state != STACK_READY) {
                         counter_add(COUNTER_SAMPLES_NO_STACK, 1);
+                        s->losses.no_stack++;
                 } else if (!segment_snapshot(s, first, now)) {
                         /* The sink has counted this one; the segment's tail goes with it. */
+                        s->losses.not_taken += s->held.n;
                         counter_add(COUNTER_SNAPSHOTS_DROPPED, held_clear(&s->held) - 1);
                         s->refused = true;
                         segment_set_state(s, s->state, false);

@@ -37,7 +37,9 @@ static size_t held_thin(Held *h)
                 SampleRun first = runs[i];
                 size_t n = 0;
 
-                for (next = i; next < h->n_runs && runs[next].stack == first.stack; next++)
+                for (next = i; next < h->n_runs && runs[next].stack == first.stack &&
+                               runs[next].state == first.state;
+                        next++)
                         n += runs[next].n;
                 /* What follows is not yet overwritten: n_runs never overtakes i. */
                 if (next - i == 1) {
@@ -89,7 +91,7 @@ static bool held_reserve(Held *h)
 /* Whether the run goes on where the other one ends. */
 static bool run_continues(const SampleRun *run, const SampleRun *before)
 {
-        return run->stack == before->stack &&
+        return run->stack == before->stack && run->state == before->state &&
                (before->n == 1 || before->period_ns == run->period_ns) &&
                run->mono_ns == sample_run_last_mono_ns(before) + run->period_ns &&
                run->wall_ns == before->wall_ns + before->n * run->period_ns;

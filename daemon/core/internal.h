@@ -99,8 +99,9 @@ typedef struct TraceDetails {
 struct Segment {
         Core *core;
         Instance *instance;
-        Task *task;     /* NULL: has delivered its last snapshot, waits for its span's stop */
-        Client *client; /* NULL: is gone */
+        Task *task; /* NULL: has delivered its last snapshot, waits for its span's stop */
+        const TaskSource *source; /* of the task, also when that is over */
+        Client *client;           /* NULL: is gone */
         Request *request;
         HashLink by_id;
         ListLink instance_link, task_link, client_link, request_link;
@@ -123,7 +124,8 @@ struct Segment {
         uint64_t promoted_mono_ns; /* when it became PROFILING */
         uint64_t halted_mono_ns;   /* when it became STOPPED */
 
-        pid_t pid, tid;
+        pid_t pid, tid, first_tid;
+        uid_t uid;
         uint64_t n_switches;
         Target *target;   /* being sampled */
         ListLink targets; /* Target.link, oldest first */
@@ -133,10 +135,11 @@ struct Segment {
         Held held;
         int64_t wall_ns, on_cpu_ns, run_queue_ns; /* see segment_times() */
         uint64_t n_captured;
+        SpanLosses losses;
         int32_t sequence;                    /* of the next snapshot; > 0: it is counted */
         int64_t first_wall_ms, last_wall_ms; /* of its snapshots */
 
-        char *id, *operation, *trace_id;
+        char *id, *operation, *trace_id, *task_id;
         char *parent_id, *parent_operation; /* of a continued one */
         TraceDetails details;
 };
@@ -173,8 +176,6 @@ Instance *instance_free(Instance *i);
 
 /* The task under which a span of that operation is followed, or NULL. */
 Task *task_match(const Instance *i, const char *operation);
-/* What is wrong with it, or NULL. */
-const char *task_check(const TaskCommand *command, Now now);
 /* Whether the instance has as many as it may have. */
 bool task_limit(const Instance *i);
 /* The task of that id which is not over, or NULL. */
@@ -291,6 +292,9 @@ void segment_free_targets(Segment *s);
 SpanTimes segment_times(const Segment *s);
 
 /* ---- deliver.c ---- */
+
+/* Takes samples in that cannot be decided on yet. */
+void segment_hold(Segment *s, const SampleRun *run);
 
 /* When the next held sample can be decided on; UINT64_MAX: there is none. */
 uint64_t segment_delivery_due(const Segment *s);

@@ -19,14 +19,14 @@ static void parked_samples(Segment *s, uint64_t mono_ns, size_t n)
                 .wall_ns = mono_ns + (uint64_t)p->wall_offset_ns,
                 .period_ns = period_ns,
                 .n = n,
+                .state = THREAD_BLOCKED,
                 .stack = p->stack,
         };
 
         counter_add(COUNTER_SAMPLES_PARKED, n);
         s->n_captured += n;
         p->last_mono_ns = mono_ns + (n - 1) * period_ns;
-        counter_add(COUNTER_SAMPLES_PENDING_OVER,
-                held_add(&s->held, &run, s->core->config->profile_max_pending_samples));
+        segment_hold(s, &run);
 }
 
 void segment_begin_parked(Segment *s, uint64_t from_mono_ns)

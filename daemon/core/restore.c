@@ -25,7 +25,7 @@ int core_restore_task(Core *c, Instance *i, const TaskCommand *command, Now now)
 {
         Task *task;
 
-        if (task_check(command, now))
+        if (core_task_check(command, now))
                 return CORE_E_INVALID;
         if (task_find(i, command->task_id) || instance_seen(i, command->task_id))
                 return CORE_E_DUPLICATE;

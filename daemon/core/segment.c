@@ -98,13 +98,15 @@ static void segment_destroy(Segment *s)
         free(s->id);
         free(s->operation);
         free(s->trace_id);
+        free(s->task_id);
         free(s->parent_id);
         free(s->parent_operation);
         trace_details_deinit(&s->details);
         free(s);
 }
 
-static Segment *segment_alloc(Segment *parent, const SpanStartEvent *event, Now now)
+static Segment *segment_alloc(
+        const Task *task, Segment *parent, const SpanStartEvent *event, Now now)
 {
         Segment *s = calloc(1, sizeof(*s));
         const char *operation = event->operation, *trace_id = event->trace_id;
@@ -119,6 +121,8 @@ static Segment *segment_alloc(Segment *parent, const SpanStartEvent *event, Now 
         s->id = strdup(event->segment_id);
         s->operation = strdup(operation);
         s->trace_id = strdup(trace_id);
+        s->task_id = strdup(task->id);
+        s->source = task->source;
         if (parent) {
                 s->sub = true;
                 s->request = parent->request;
@@ -128,13 +132,14 @@ static Segment *segment_alloc(Segment *parent, const SpanStartEvent *event, Now 
         } else {
                 s->request = request_new();
         }
-        if (!s->id || !s->operation || !s->trace_id || !s->request ||
+        if (!s->id || !s->operation || !s->trace_id || !s->task_id || !s->request ||
                 (parent && (!s->parent_id || !s->parent_operation))) {
                 segment_destroy(s);
                 return NULL;
         }
         s->pid = event->pid;
-        s->tid = event->tid;
+        s->tid = s->first_tid = event->tid;
+        s->uid = event->uid;
         s->start_mono_ns = event->start_mono_ns < now.mono_ns ? event->start_mono_ns : now.mono_ns;
         s->start_wall_ms = now.wall_ms - (int64_t)((now.mono_ns - s->start_mono_ns) / NS_PER_MS);
         s->cut_mono_ns = UINT64_MAX;
@@ -188,7 +193,7 @@ int segment_new(Segment **ret, Task *task, uint64_t client_id, Segment *parent,
         r = schedule_reserve(c);
         if (r)
                 return error_trace(r);
-        s = segment_alloc(parent, event, now);
+        s = segment_alloc(task, parent, event, now);
         if (!s)
                 return error_origin(-ENOMEM);
         client = client_get(c, client_id);
@@ -335,6 +340,8 @@ static SegmentReport segment_report(const Segment *s, uint64_t end_mono_ns)
 {
         const Instance *i = s->instance;
         SegmentReport report = {
+                .source = s->source,
+                .task_id = s->task_id,
                 .service = i->service,
                 .instance = i->name,
                 .trace_id = s->trace_id,
@@ -346,6 +353,7 @@ static SegmentReport segment_report(const Segment *s, uint64_t end_mono_ns)
                 .error = s->error,
                 .n_snapshots = s->sequence,
                 .times = segment_times(s),
+                .losses = s->losses,
                 .parent_segment_id = s->parent_id,
                 .parent_operation = s->parent_operation,
                 .sw8 = s->details.sw8,

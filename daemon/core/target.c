@@ -186,8 +186,7 @@ void core_samples(Core *c, TargetId id, const SampleRun *run, ThreadTimes times,
                 counter_add(COUNTER_SNAPSHOTS_DROPPED, r.n);
                 return;
         }
-        counter_add(COUNTER_SAMPLES_PENDING_OVER,
-                held_add(&s->held, &r, c->config->profile_max_pending_samples));
+        segment_hold(s, &r);
         segment_schedule(s, now);
 }
 

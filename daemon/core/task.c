@@ -25,7 +25,7 @@ static int64_t command_end(const TaskCommand *command)
         return command->start_wall_ms + command->duration_min * 60 * 1000;
 }
 
-const char *task_check(const TaskCommand *command, Now now)
+const char *core_task_check(const TaskCommand *command, Now now)
 {
         size_t n_id = strnlen(command->task_id, ID_MAX + 1);
         size_t n_endpoint = strnlen(command->endpoint, ENDPOINT_MAX + 1);
@@ -35,7 +35,7 @@ const char *task_check(const TaskCommand *command, Now now)
         if (n_endpoint == 0 || n_endpoint > ENDPOINT_MAX)
                 return "its endpoint is empty or too long";
         if (command->duration_min < 1 || command->duration_min > DURATION_MIN_MAX)
-                return "its duration is not 1 to 15 minutes";
+                return "its duration is not 1 to 15 minutes, whole ones";
         if (command->threshold_ms < 0 || command->threshold_ms > THRESHOLD_MS_MAX)
                 return "its threshold is not 0 to 1 hour";
         if (command->period_ms < PERIOD_MS_MIN || command->period_ms > PERIOD_MS_MAX)
@@ -101,7 +101,7 @@ static int task_over(Core *c, Instance *i, const TaskCommand *command)
         log_info("task %s of %s/%s was over when it arrived", id, i->service, i->name);
         counter_add(COUNTER_TASKS_OVER, 1);
         counter_add(COUNTER_TASKS_FINISHED, 1);
-        c->ops->task_finished(c->userdata, i->service, i->name, id);
+        c->ops->task_finished(c->userdata, command->source, i->service, i->name, id);
         return CORE_E_OVER;
 }
 
@@ -115,6 +115,7 @@ Task *task_new(Instance *i, const TaskCommand *command)
         list_init(&task->segments);
         list_init(&task->queue);
         task->instance = i;
+        task->source = command->source;
         task->id = strdup(command->task_id);
         task->endpoint = strdup(command->endpoint);
         if (!task->id || !task->endpoint)
@@ -141,7 +142,7 @@ Task *task_free(Task *task)
 
 static int task_accept(Core *c, Instance *i, Task **ret, const TaskCommand *command, Now now)
 {
-        const char *wrong = task_check(command, now);
+        const char *wrong = core_task_check(command, now);
         Task *task;
         int r;
 
@@ -266,6 +267,27 @@ void task_step(Task *task, Now now)
                 task_end(task, now);
 }
 
+int core_task_stop(Core *c, const char *task_id, Now now)
+{
+        int r = CORE_E_UNKNOWN;
+        Instance *i;
+
+        list_for_each (i, &c->instances, link) {
+                Task *task = task_find(i, task_id);
+
+                if (!task)
+                        continue;
+                r = 0;
+                if (task->state == TASK_ENDING)
+                        continue;
+                if (task->end_wall_ms > now.wall_ms)
+                        task->end_wall_ms = now.wall_ms;
+                task_end(task, now);
+                instance_notify(i);
+        }
+        return r;
+}
+
 void task_sweep(Task *task)
 {
         Instance *i = task->instance;
@@ -274,7 +296,7 @@ void task_sweep(Task *task)
         if (task->state != TASK_ENDING || !list_empty(&task->segments))
                 return;
         counter_add(COUNTER_TASKS_FINISHED, 1);
-        c->ops->task_finished(c->userdata, i->service, i->name, task->id);
+        c->ops->task_finished(c->userdata, task->source, i->service, i->name, task->id);
         instance_remember(i, TAKE_PTR(task->id));
         task_free(task);
 }

@@ -15,11 +15,13 @@
 #include "ctl/ctl.h"
 #include "ctl/dump.h"
 #include "ctl/json.h"
+#include "ctl/options.h"
 #include "ctl/output.h"
 #include "ctl/parse.h"
 #include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/show.h"
+#include "ctl/task.h"
 #include "ctl/text.h"
 #include "ctl/top.h"
 #include "util/cleanup.h"
@@ -44,15 +46,6 @@ static void reply_freep(Reply **reply)
         swprof__control__reply__free_unpacked(*reply, NULL);
 }
 
-typedef struct Options {
-        const char *socket;
-        unsigned timeout_s;
-        bool json;
-        uint32_t duration_ms, interval_ms;
-        unsigned iterations; /* 0: not given */
-        ReportOptions report;
-} Options;
-
 typedef struct Verb {
         const char *name;
         const char *help;
@@ -60,7 +53,7 @@ typedef struct Verb {
         /* Of a view of the status: its text, and the field that its JSON shows (NULL: all). */
         void (*show)(const Status *s, FILE *f, bool colour);
         const char *field;
-        bool argument; /* it may have one: a task or a segment, a process or a thread */
+        unsigned n_arguments; /* it may have: a task or a segment, a process or a thread, words */
 } Verb;
 
 /* ---- asking the daemon ---- */
@@ -123,6 +116,16 @@ static int check_reply(const Options *o, const Reply *reply, int result_case)
         return CTL_EXIT_OK;
 }
 
+/* The same for a request. `more_s`: that it may take longer. Return: an exit status. */
+int ctl_ask(const Options *o, Request *request, unsigned more_s, int result_case, Reply **ret)
+{
+        int r;
+
+        request->protocol = 1;
+        r = daemon_call(o->socket, o->timeout_s + more_s, request, ret);
+        return r ? fail_call(o, r) : check_reply(o, *ret, result_case);
+}
+
 /* Return: as daemon_call. */
 static int ask_status(const Options *o, Reply **ret_reply)
 {
@@ -183,13 +186,9 @@ static int run_reload(const Options *o, const Verb *verb)
         struct json_object *object;
         int r;
 
-        request.protocol = 1;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RELOAD;
         request.reload = &empty;
-        r = daemon_call(o->socket, o->timeout_s, &request, &reply);
-        if (r)
-                return fail_call(o, r);
-        r = check_reply(o, reply, SWPROF__CONTROL__REPLY__RESULT_DONE);
+        r = ctl_ask(o, &request, 0, SWPROF__CONTROL__REPLY__RESULT_DONE, &reply);
         if (r)
                 return r;
         if (!o->json)
@@ -282,23 +281,23 @@ static int run_export(const Options *o, const Verb *verb)
 
 static int fail_usage(const char *what, const char *which);
 
+static int run_task(const Options *o, const Verb *verb)
+{
+        return task_run(o);
+}
+
 /* ---- stacks of processes without spans ---- */
 
 /* Return: an exit status. */
 static int observe(const Options *o, Swprof__Control__Observe *observe, Reply **ret)
 {
         Request request = SWPROF__CONTROL__REQUEST__INIT;
-        int r;
 
-        request.protocol = 1;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_OBSERVE;
         request.observe = observe;
         /* A first look at large programs takes seconds. */
-        r = daemon_call(o->socket, o->timeout_s + observe->duration_ms / 1000 + OBSERVE_TIMEOUT_S,
-                &request, ret);
-        if (r)
-                return fail_call(o, r);
-        return check_reply(o, *ret, SWPROF__CONTROL__REPLY__RESULT_PROFILE);
+        return ctl_ask(o, &request, observe->duration_ms / 1000 + OBSERVE_TIMEOUT_S,
+                SWPROF__CONTROL__REPLY__RESULT_PROFILE, ret);
 }
 
 /* Has the daemon look at the process, or thread, that the argument names. Return: an exit status. */
@@ -333,8 +332,8 @@ static int run_record(const Options *o, const Verb *verb)
         ReportOptions report = o->report;
         int r;
 
-        progress_begin(o->duration_ms);
-        r = observe_process(o, o->duration_ms, RECORD_PERIOD_US, &reply);
+        progress_begin(o->duration_ms ?: RECORD_MS);
+        r = observe_process(o, o->duration_ms ?: RECORD_MS, RECORD_PERIOD_US, &reply);
         progress_end();
         if (r)
                 return r;
@@ -401,12 +400,14 @@ static const Verb verbs[] = {
                 "instances"},
         {"tasks", "profile tasks", run_view, show_tasks, "tasks"},
         {"slots", "segments that are watched or sampled now", run_view, show_slots, "slots"},
-        {"segments", "segments that were profiled", run_segments, NULL, NULL, true},
-        {"report", "the call tree of a task or a segment", run_report, NULL, NULL, true},
-        {"export", "the same as a page or for other programs", run_export, NULL, NULL, true},
+        {"task", "start ENDPOINT, list, stop TASK: tasks of the local backend", run_task, NULL,
+                NULL, 2},
+        {"segments", "segments that were profiled", run_segments, NULL, NULL, 1},
+        {"report", "the call tree of a task or a segment", run_report, NULL, NULL, 1},
+        {"export", "the same as a page or for other programs", run_export, NULL, NULL, 1},
         {"dump", "the stacks of a process' threads, or of one thread, now", run_dump, NULL, NULL,
-                true},
-        {"record", "profile a process for a while, without spans", run_record, NULL, NULL, true},
+                1},
+        {"record", "profile a process for a while, without spans", run_record, NULL, NULL, 1},
         {"top", "what the profiled segments do now, again and again", run_top, NULL, NULL},
         {"check", "what this host allows, and how to mend it", run_check, NULL, NULL},
         {"version", "versions of swprofctl and of the running daemon", run_version, NULL, NULL},
@@ -439,7 +440,13 @@ static int run_help(const Options *o, const Verb *verb)
                 "      --depth=N       of report: hide deeper frames\n"
                 "  -f, --format=NAME   of export: html, folded, speedscope or pprof\n"
                 "  -o, --output=FILE   of export, record: write there\n"
-                "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s)\n"
+                "  -d, --duration=TIME of record: 500ms, 10s, 5m (10s); of task start: minutes,\n"
+                "                      1m to 15m (5m)\n"
+                "  -S, --service=NAME  of task start: whose requests\n"
+                "      --threshold=TIME  that take longer (200ms)\n"
+                "      --period=TIME   between samples, from 10ms on (10ms)\n"
+                "      --count=N       that many of them, 1 to 9 (5)\n"
+                "  -w, --wait          until it is over\n"
                 "      --interval=TIME of top: look that long each time (1s)\n"
                 "  -n, --iterations=N  of top: so often\n"
                 "  -h, --help          this text\n"
@@ -484,20 +491,21 @@ int ctl_main(int argc, char **argv)
                 {"output", required_argument, NULL, 'o'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, OPTION_VERSION},
+                TASK_LONG_OPTIONS,
                 {0},
         };
         const char *environment = getenv("SWPROFD_CONTROL");
         Options o = {
                 .socket = environment && *environment ? environment : DEFAULT_SOCKET,
                 .timeout_s = DEFAULT_TIMEOUT_S,
-                .duration_ms = RECORD_MS,
+                .report = {.min_percent = -1, .options = &o},
+                .task = TASK_DEFAULTS,
                 .interval_ms = TOP_MS,
-                .report.min_percent = -1,
         };
         const Verb *verb = NULL;
         int c;
 
-        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:n:h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "s:jt:i:f:o:d:n:S:wh", options, NULL)) >= 0)
                 switch (c) {
                 case 's':
                         o.socket = optarg;
@@ -549,6 +557,10 @@ int ctl_main(int argc, char **argv)
                 case OPTION_VERSION:
                         verb = verb_find("version");
                         break;
+                case TASK_OPTIONS:
+                        if (!task_option(&o.task, c, optarg))
+                                return CTL_EXIT_USAGE;
+                        break;
                 default:
                         /* getopt has said what is wrong. */
                         fputs("try: swprofctl --help\n", stderr);
@@ -558,11 +570,12 @@ int ctl_main(int argc, char **argv)
                 verb = verb_find(optind < argc ? argv[optind] : "status");
                 if (!verb)
                         return fail_usage("there is no verb", argv[optind]);
-                if (optind < argc && verb->argument)
-                        o.report.selection = argv[++optind];
+                for (unsigned i = 0; optind + 1 < argc && i < verb->n_arguments; i++)
+                        o.arguments[i] = argv[++optind];
+                o.report.selection = o.arguments[0];
                 if (optind + 1 < argc)
-                        return fail_usage(verb->argument ? "one argument only, not also"
-                                                         : "one verb only, not also",
+                        return fail_usage(verb->n_arguments ? "one argument only, not also"
+                                                            : "one verb only, not also",
                                 argv[optind + 1]);
         }
         return verb->run(&o, verb);

@@ -11,6 +11,7 @@
 
 #include "ctl/ctl.h"
 #include "ctl/json.h"
+#include "ctl/options.h"
 #include "ctl/output.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
@@ -34,12 +35,31 @@ static void bytes_free(Bytes *b)
         free(b->p);
 }
 
-/* The results that the daemon keeps will come from here, over the control socket. */
-static int fetch(Bytes *ret)
+static void reply_freep(Swprof__Control__Reply **reply)
 {
-        fputs("swprofctl: no local backend: swprofd keeps no results; read a file with --input\n",
-                stderr);
-        return CTL_EXIT_FAILED;
+        swprof__control__reply__free_unpacked(*reply, NULL);
+}
+
+/* What the local backend keeps. `bare`: of all tasks, if none is chosen, and without samples. Return:
+ * an exit status. */
+static int fetch(const ReportOptions *o, bool bare, Bytes *ret)
+{
+        _cleanup_(reply_freep) Swprof__Control__Reply *reply = NULL;
+        Swprof__Control__Results results = SWPROF__CONTROL__RESULTS__INIT;
+        Swprof__Control__Request request = SWPROF__CONTROL__REQUEST__INIT;
+        int r;
+
+        results.selection = (char *)(o->selection ?: "");
+        results.all = results.bare = bare;
+        request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RESULTS;
+        request.results = &results;
+        r = ctl_ask(o->options, &request, 0, SWPROF__CONTROL__REPLY__RESULT_PROFILE, &reply);
+        if (r)
+                return r;
+        ret->p = TAKE_PTR(reply->profile.data);
+        ret->n = reply->profile.len;
+        reply->profile.len = 0;
+        return CTL_EXIT_OK;
 }
 
 static int fail_input(const char *path, const char *what)
@@ -86,7 +106,8 @@ int report_save(const void *profile, size_t n, const char *path)
 }
 
 /* *ret_analysis is of the chosen segments, of which there is one at least. */
-static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis **ret_analysis)
+static int open_analysis(
+        const ReportOptions *o, bool bare, Profile **ret_profile, Analysis **ret_analysis)
 {
         _cleanup_(bytes_free) Bytes bytes = {0};
         _cleanup_(profile_freep) Profile *p = NULL;
@@ -97,7 +118,7 @@ static int open_analysis(const ReportOptions *o, Profile **ret_profile, Analysis
         if (o->recorded) {
                 r = profile_read(&p, o->recorded, o->n_recorded);
         } else {
-                r = o->input ? load(o->input, &bytes) : fetch(&bytes);
+                r = o->input ? load(o->input, &bytes) : fetch(o, bare, &bytes);
                 if (r)
                         return r;
                 r = profile_read(&p, bytes.p, bytes.n);
@@ -130,6 +151,12 @@ static uint64_t lost_samples(const ProfileSegment *s)
         return n;
 }
 
+/* Where they are left out, their number is told. */
+static uint64_t n_samples(const ProfileSegment *s)
+{
+        return s->n_samples > 0 ? s->n_samples : s->message->samples;
+}
+
 static struct json_object *json_count(uint64_t v)
 {
         return check_memory(json_object_new_uint64(v));
@@ -154,7 +181,7 @@ static struct json_object *segment_json(const Profile *p, const ProfileSegment *
         json_add(object, "run_queue_ns", json_count(m->run_queue_ns));
         json_add(object, "blocked_ns", json_count(m->blocked_ns));
         json_add(object, "period_us", json_count(m->period_us));
-        json_add(object, "samples", json_count(s->n_samples));
+        json_add(object, "samples", json_count(n_samples(s)));
         json_add(object, "duplicate_samples", json_count(s->n_duplicates));
         for (size_t i = 0; i < m->n_losses; i++)
                 if (json_object_object_add(losses, p->message->strings[m->losses[i]->cause],
@@ -206,13 +233,16 @@ static char *segments_text(const Analysis *a)
                 table_add(t, "%s", m->segment);
                 table_add(t, "%s", s->endpoint);
                 table_add(t, "%s", s->instance);
-                table_add(t, "%s (%d)", s->thread, (int)m->tid);
+                if (s->thread[0])
+                        table_add(t, "%s (%d)", s->thread, (int)m->tid);
+                else
+                        table_add(t, "%d", (int)m->tid);
                 table_take(t, text_time(m->start_wall_ms));
                 table_take(t, ns_text(m->duration_ns));
                 table_take(t, known ? ns_text(m->on_cpu_ns) : text_format("-"));
                 table_take(t, known ? ns_text(m->run_queue_ns) : text_format("-"));
                 table_take(t, known ? ns_text(m->blocked_ns) : text_format("-"));
-                table_add(t, "%zu", s->n_samples);
+                table_add(t, "%" PRIu64, n_samples(s));
                 table_add(t, "%" PRIu64, lost_samples(s));
         }
         table_print(t, f, output_wants_colour());
@@ -227,7 +257,7 @@ int report_segments(const ReportOptions *o, bool json)
         struct json_object *object;
         int r;
 
-        r = open_analysis(o, &p, &a);
+        r = open_analysis(o, true, &p, &a);
         if (r)
                 return r;
         if (!json)
@@ -312,7 +342,7 @@ int report_tree(const ReportOptions *o, bool json)
         };
         int r;
 
-        r = open_analysis(o, &p, &a);
+        r = open_analysis(o, false, &p, &a);
         if (r)
                 return r;
         return output_take(json ? json_take_text(report_json(a, &view)) : report_text(a, &view));
@@ -370,7 +400,7 @@ int report_export(const ReportOptions *o)
                                 stderr);
                         return CTL_EXIT_USAGE;
                 }
-                r = open_analysis(o, &p, &a);
+                r = open_analysis(o, false, &p, &a);
                 return r ?: write_file(a, formats[i].write, o->output);
         }
         fprintf(stderr, "swprofctl: export needs --format: html, folded, speedscope or pprof\n");

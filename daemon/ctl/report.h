@@ -3,12 +3,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* The verbs that show results: `segments`, `report`, `export`. */
 
+struct Options;
+
 typedef struct ReportOptions {
-        const char *input;    /* NULL: what the daemon keeps */
-        const void *recorded; /* a profile that is there already; NULL: none */
+        const struct Options *options; /* to ask the daemon */
+        const char *input;             /* NULL: what the daemon keeps */
+        const void *recorded;          /* a profile that is there already; NULL: none */
         size_t n_recorded;
         const char *selection; /* a task or a segment; NULL: all */
         const char *format;    /* of export */

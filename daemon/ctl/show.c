@@ -44,12 +44,12 @@ static void show_oap(const Swprof__Control__Oap *o, FILE *f)
                 show_line(f, "", "last success %s ago", ago);
 }
 
-static void show_store(const Swprof__Control__Store *s, FILE *f)
+static void show_store(const char *name, const Swprof__Control__Store *s, FILE *f)
 {
         if (strcmp(s->state, "memory") == 0)
-                show_line(f, "store", "in memory only, nothing outlives a restart");
+                show_line(f, name, "in memory only, nothing outlives a restart");
         else
-                show_line(f, "store", "%s, %s, %" PRIu64 " KiB, %" PRIu64 " snapshots waiting",
+                show_line(f, name, "%s, %s, %" PRIu64 " KiB, %" PRIu64 " snapshots waiting",
                         s->path, s->state, s->bytes / 1024, s->snapshots);
         if (s->error[0])
                 show_line(f, "", "last failure: %s", s->error);
@@ -79,7 +79,9 @@ void show_status(const Status *s, FILE *f, bool colour)
         if (s->oap)
                 show_oap(s->oap, f);
         if (s->store)
-                show_store(s->store, f);
+                show_store("store", s->store, f);
+        if (s->local)
+                show_store("local", s->local, f);
         show_line(f, "instances", "%zu", s->n_instances);
         show_line(f, "tasks", "%zu", s->n_tasks);
         show_line(f, "slots", "%zu", s->n_slots);

@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "control.pb-c.h"
 #include "core/counter.h"
 #include "manager/internal.h"
 #include "manager/observed.h"
 #include "util/log.h"
+#include "util/owner.h"
 
 #define PERIOD_NS_MIN   (1 * NS_PER_MS)
 #define PERIOD_NS_MAX   (10 * NS_PER_S)
@@ -46,44 +46,6 @@ static void respond_reload(Manager *m, ControlCall *call)
 
 static const char refused_observe[] =
         "only root, the members of the control group and its own user may look at a process";
-
-typedef enum Owner {
-        OWNER_GONE, /* no such process */
-        OWNER_SELF,
-        OWNER_OTHER,
-} Owner;
-
-/*
- * As for ptrace(2): the process runs as that user alone, and may dump core: it has run nothing with
- * more rights, or that keeps secrets from that user, or the kernel would give the file to root. (Not
- * so the process' folder.)
- */
-static Owner owner_of(pid_t pid, uid_t uid)
-{
-        unsigned long long real, effective, saved, fs;
-        char path[64], line[256];
-        Owner owner = OWNER_GONE;
-        struct stat st;
-        FILE *f;
-
-        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
-        if (stat(path, &st) < 0)
-                return OWNER_GONE;
-        if (st.st_uid != uid)
-                return OWNER_OTHER;
-        snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-        f = fopen(path, "re");
-        if (!f)
-                return OWNER_GONE;
-        while (fgets(line, sizeof(line), f))
-                if (sscanf(line, "Uid: %llu %llu %llu %llu", &real, &effective, &saved, &fs) == 4) {
-                        owner = real == uid && effective == uid && saved == uid ? OWNER_SELF
-                                                                                : OWNER_OTHER;
-                        break;
-                }
-        fclose(f);
-        return owner;
-}
 
 static void fail_observe(ControlCall *call, const Swprof__Control__Observe *request, int r)
 {
@@ -219,6 +181,10 @@ static bool may_ask(const ControlPeer *peer, const Request *request)
 {
         if (peer->trusted)
                 return true;
+        /* They are shown what is theirs. */
+        if (request->verb_case == SWPROF__CONTROL__REQUEST__VERB_RESULTS ||
+                request->verb_case == SWPROF__CONTROL__REQUEST__VERB_LOCAL_TASKS)
+                return true;
         return request->verb_case == SWPROF__CONTROL__REQUEST__VERB_OBSERVE &&
                owner_of(request->observe->pid, peer->uid) == OWNER_SELF;
 }
@@ -256,6 +222,18 @@ static void on_request(void *userdata, ControlCall *call, const Request *request
         case SWPROF__CONTROL__REQUEST__VERB_OBSERVE:
                 observe(userdata, call, request->observe);
                 break;
+        case SWPROF__CONTROL__REQUEST__VERB_TASK_START:
+                manager_task_start(userdata, call, request);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_TASK_STOP:
+                manager_task_stop(userdata, call, request);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_LOCAL_TASKS:
+                manager_local_tasks(userdata, call);
+                break;
+        case SWPROF__CONTROL__REQUEST__VERB_RESULTS:
+                manager_results(userdata, call, request);
+                break;
         default:
                 control_call_fail(call,
                         "this swprofd does not know that request: is swprofctl newer?", false);
@@ -267,6 +245,8 @@ static void on_hurry(void *userdata, ControlCall *call, bool gone)
         Manager *m = userdata;
         Observer *o, *tmp;
 
+        if (gone)
+                manager_results_forget(m, call);
         list_for_each_safe (o, tmp, &m->observers.observers, link) {
                 if (o->caller != call)
                         continue;

@@ -106,22 +106,22 @@ static void on_prepare(void *userdata, Instance *instance)
 
 static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 {
-        Manager *m = userdata;
+        const TaskSource *source = snapshot->source;
 
-        return m->session && session_snapshot(m->session, snapshot);
+        return source && source->snapshot(source->userdata, snapshot);
 }
 
 static void on_segment_began(void *userdata, const SegmentReport *report, bool report_wanted)
 {
-        Manager *m = userdata;
+        const TaskSource *source = report->source;
 
-        if (m->session && report_wanted)
-                session_segment_began(m->session, report);
+        if (source && source->segment_began)
+                source->segment_began(source->userdata, report, report_wanted);
 }
 
 static void on_segment_done(void *userdata, const SegmentReport *report, bool report_wanted)
 {
-        Manager *m = userdata;
+        const TaskSource *source = report->source;
         const SpanTimes *t = &report->times;
 
         log_info("segment %s of %s, %s: %" PRId64
@@ -131,15 +131,16 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool re
                 report->end_wall_ms - report->start_wall_ms, (double)t->on_cpu_ns / NS_PER_MS,
                 (double)t->run_queue_ns / NS_PER_MS, (double)t->blocked_ns / NS_PER_MS,
                 report->n_snapshots);
-        if (m->session && report_wanted)
-                session_segment_done(m->session, report);
+        if (source)
+                source->segment_done(source->userdata, report, report_wanted);
 }
 
 static void on_task_added(void *userdata, const Task *task)
 {
         Manager *m = userdata;
 
-        store_task(m->store, task);
+        if (!task->source || !task->source->remembers)
+                store_task(m->store, task);
 }
 
 static void on_command_seen(void *userdata, const Instance *instance)
@@ -149,14 +150,15 @@ static void on_command_seen(void *userdata, const Instance *instance)
         store_instance(m->store, instance, now_get());
 }
 
-static void on_task_finished(
-        void *userdata, const char *service, const char *instance, const char *task_id)
+static void on_task_finished(void *userdata, const TaskSource *source, const char *service,
+        const char *instance, const char *task_id)
 {
         Manager *m = userdata;
 
-        store_task_over(m->store, service, instance, task_id, now_get());
-        if (m->session)
-                session_task_finished(m->session, service, instance, task_id);
+        if (!source || !source->remembers)
+                store_task_over(m->store, service, instance, task_id, now_get());
+        if (source && source->task_finished)
+                source->task_finished(source->userdata, service, instance, task_id);
 }
 
 const CoreOps manager_core_ops = {

@@ -278,7 +278,9 @@ static int check_oap(const Config *config, FILE *f)
 
         if (!servers)
                 return error_origin(-ENOMEM);
-        if (!servers[0])
+        if (!servers[0] && config_backends(config) & BACKEND_LOCAL)
+                print_fact(f, "oap", FOUND_YES, "", "none is configured: see swprofctl task");
+        else if (!servers[0])
                 print_fact(f, "oap", FOUND_NO, "oap.servers", "none is configured");
         while (servers[0] && (server = strsep(&rest, ",")))
                 check_server(server, f);

@@ -7,6 +7,8 @@
 #include "client/listener.h"
 #include "control/server.h"
 #include "core/core.h"
+#include "core/task-source.h"
+#include "local/local.h"
 #include "manager/manager.h"
 #include "manager/observer.h"
 #include "manager/realtime.h"
@@ -23,6 +25,11 @@ typedef struct Deferred {
         bool add;
         TargetSpec spec;
 } Deferred;
+
+typedef struct Sources {
+        const TaskSource *list[2];
+        size_t n;
+} Sources;
 
 struct Manager {
         Config config;
@@ -48,11 +55,15 @@ struct Manager {
         StackTable *stacks;
         ObserverSet observers;
         Store *store;
-        Session *session; /* NULL: no OAP configured */
+        Session *session; /* NULL: not a backend */
+        Store *results;   /* of `local` */
+        Local *local;     /* NULL: not a backend */
+        Sources sources;  /* these */
         Listener *listener;
         ControlServer *control;
 
         ListLink deferred;
+        ListLink questions; /* results.c */
 };
 
 /* core-ops.c: what the core asks for, and the commands to the sampler that had to wait. */
@@ -64,12 +75,31 @@ void manager_target_remove(Manager *m, TargetId id);
 /* Reads what a process runs, of which threads may be sampled soon. */
 void manager_prepare(Manager *m, pid_t pid);
 
+/* sources.c: the backends. Return: 0, -errno. */
+int manager_start_backends(Manager *m);
+void sources_instance_added(Sources *s, Instance *i, Now now);
+void sources_instance_removed(Sources *s, Instance *i);
+void sources_step(Sources *s, Now now);
+uint64_t sources_next_mono_ns(const Sources *s, Now now);
+void sources_flush(Sources *s, Now now);
+bool sources_idle(const Sources *s);
+
 /* restore.c: gives core and session what a former daemon has left. Logs. */
 void manager_restore(Manager *m);
 
 /* control.c: who may ask what, and what is done then. */
 extern const ControlOps manager_control_ops;
 extern const ObserverOps manager_observer_ops;
+
+/* results.c: the tasks of swprofctl, and what they yield. */
+struct Swprof__Control__Request;
+void manager_task_start(Manager *m, ControlCall *call, const struct Swprof__Control__Request *r);
+void manager_task_stop(Manager *m, ControlCall *call, const struct Swprof__Control__Request *r);
+void manager_local_tasks(Manager *m, ControlCall *call);
+void manager_results(Manager *m, ControlCall *call, const struct Swprof__Control__Request *r);
+/* The call is gone: it gets no answer. */
+void manager_results_forget(Manager *m, ControlCall *call);
+void manager_results_deinit(Manager *m);
 
 /* status.c */
 void manager_status(Manager *m, ControlCall *call);

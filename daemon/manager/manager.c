@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <systemd/sd-daemon.h>
 
 #include "core/counter.h"
@@ -30,8 +29,8 @@ static void on_client_added(void *userdata, Instance *instance, pid_t pid)
 {
         Manager *m = userdata;
 
-        if (m->session && instance->n_clients == 1)
-                session_instance_added(m->session, instance, now_get());
+        if (instance->n_clients == 1)
+                sources_instance_added(&m->sources, instance, now_get());
         if (!list_empty(&instance->tasks))
                 manager_prepare(m, pid);
 }
@@ -40,8 +39,8 @@ static void on_client_removed(void *userdata, Instance *instance, pid_t pid)
 {
         Manager *m = userdata;
 
-        if (m->session && instance->n_clients == 1)
-                session_instance_removed(m->session, instance);
+        if (instance->n_clients == 1)
+                sources_instance_removed(&m->sources, instance);
 }
 
 static const ListenerOps listener_ops = {
@@ -76,6 +75,7 @@ static void take_sampler_event(Manager *m, SamplerEvent *e, Now now)
                                         .wall_ns = e->wall_ns,
                                         .period_ns = e->period_ns,
                                         .n = e->n,
+                                        .state = e->state,
                                         .stack = stack},
                                 e->times, now);
                 } else
@@ -150,13 +150,21 @@ static int on_session(sd_event_source *source, int fd, uint32_t revents, void *u
         return 0;
 }
 
+static int on_results(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+        Manager *m = userdata;
+
+        store_dispatch(m->results);
+        sources_step(&m->sources, now_get());
+        return 0;
+}
+
 static int on_store(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
         Manager *m = userdata;
 
         store_dispatch(m->store);
-        if (m->session)
-                session_step(m->session, now_get());
+        sources_step(&m->sources, now_get());
         return 0;
 }
 
@@ -188,8 +196,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
         m->timer_mono_ns = UINT64_MAX;
         step_core(m, now);
-        if (m->session)
-                session_step(m->session, now);
+        sources_step(&m->sources, now);
         stack_table_send(m->stacks);
         stack_table_expire(m->stacks, now.mono_ns);
         feed_watchdog(m, now.mono_ns);
@@ -217,11 +224,10 @@ static int stop_step(Manager *m, Now now)
                 if (n_segments > 0 && now.mono_ns < m->stop_mono_ns + STOP_SETTLE_NS)
                         return 0;
                 core_flush(m->core, now);
-                if (m->session)
-                        session_flush(m->session, now);
+                sources_flush(&m->sources, now);
                 m->flushed = true;
         }
-        if (m->session && !session_idle(m->session) && now.mono_ns < m->stop_mono_ns + STOP_SEND_NS)
+        if (!sources_idle(&m->sources) && now.mono_ns < m->stop_mono_ns + STOP_SEND_NS)
                 return 0;
         return sd_event_exit(m->event, 0);
 }
@@ -243,8 +249,7 @@ static int on_post(sd_event_source *source, void *userdata)
                         return error_trace(r);
         }
         next = min_ns(core_next_mono_ns(m->core, now), observers_next_mono_ns(&m->observers));
-        if (m->session)
-                next = min_ns(next, session_next_mono_ns(m->session));
+        next = min_ns(next, sources_next_mono_ns(&m->sources, now));
         if (m->watchdog_ns)
                 next = min_ns(next, m->next_watchdog_mono_ns);
         if (!list_empty(&m->deferred) || stack_table_waits(m->stacks))
@@ -296,8 +301,13 @@ static void note_restart(const char *key)
 
 int manager_check_config(const Config *config)
 {
-        int r = session_check_config(config);
+        int r;
 
+        if (config_backends(config) & BACKEND_OAP && !config->oap_servers[0]) {
+                log_error("backends has oap, but oap.servers names none");
+                return CONFIG_E_INVALID;
+        }
+        r = session_check_config(config);
         return r > 0 ? CONFIG_E_INVALID : error_trace(r);
 }
 
@@ -319,11 +329,13 @@ int manager_reload(Manager *m)
                         note_restart("span_socket");
                 if (strcmp(new.control_socket, old.control_socket) != 0)
                         note_restart("control_socket");
-                if (!new.oap_servers[0] != !m->session)
-                        note_restart("whether oap.servers names any");
+                if (config_backends(&new) != config_backends(&m->config))
+                        note_restart("backends, or whether oap.servers names any,");
                 if (strcmp(new.state_dir, old.state_dir) != 0 ||
-                        new.store_max_bytes != old.store_max_bytes)
-                        note_restart("state_dir or store.max");
+                        new.store_max_bytes != old.store_max_bytes ||
+                        new.local_max_bytes != old.local_max_bytes ||
+                        new.local_max_age_ms != old.local_max_age_ms)
+                        note_restart("state_dir, store.max or local");
                 if (new.capture_backend != old.capture_backend ||
                         new.capture_unwind != old.capture_unwind ||
                         new.capture_kernel_frames != old.capture_kernel_frames ||
@@ -353,16 +365,6 @@ int manager_reload(Manager *m)
 }
 
 /* ---- building it ---- */
-
-static uint32_t random_u32(void)
-{
-        uint32_t v = 0;
-
-        /* Up to 256 bytes never fail nor block once the pool is ready: getrandom(2). */
-        if (getrandom(&v, sizeof(v), 0) != sizeof(v))
-                v = (uint32_t)mono_now_ns();
-        return v;
-}
 
 /* Sockets of swprofd.socket units, by their FileDescriptorName. */
 static void passed_sockets(int *ret_span, int *ret_control)
@@ -436,6 +438,8 @@ static int manager_start_sources(Manager *m)
                 r = sd_event_add_io(m->event, NULL, session_fd(m->session), EPOLLIN, on_session, m);
         if (r >= 0)
                 r = sd_event_add_io(m->event, NULL, store_fd(m->store), EPOLLIN, on_store, m);
+        if (r >= 0 && m->results)
+                r = sd_event_add_io(m->event, NULL, store_fd(m->results), EPOLLIN, on_results, m);
         if (r < 0)
                 return error_origin(r);
         if (sd_watchdog_enabled(false, &watchdog_us) > 0)
@@ -453,6 +457,7 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
         if (!m)
                 return error_origin(-ENOMEM);
         list_init(&m->deferred);
+        list_init(&m->questions);
         observer_set_init(&m->observers, &manager_observer_ops, m);
         m->start_mono_ns = mono_now_ns();
         m->load = load;
@@ -474,15 +479,14 @@ int manager_new(Manager **ret, Config *config, const char *config_file, ManagerL
                 r = manager_start_capture(m);
         if (r >= 0)
                 r = store_new(&m->store, m->config.state_dir, m->config.store_max_bytes);
-        if (r >= 0 && m->config.oap_servers[0]) {
-                r = session_new(&m->session, &m->config, m->core, store_keep(m->store), random_u32);
-                if (r > 0)
-                        r = error_origin(-EINVAL);
-        }
+        if (r >= 0)
+                r = manager_start_backends(m);
         if (r >= 0) {
                 manager_restore(m);
                 r = store_start(m->store);
         }
+        if (r >= 0 && m->results)
+                r = store_start(m->results);
         if (r >= 0)
                 r = manager_start_sources(m);
         if (r < 0) {
@@ -525,12 +529,17 @@ Manager *manager_free(Manager *m)
         m->sampler = NULL;
         session_free(m->session);
         m->session = NULL;
+        local_free(m->local);
+        m->local = NULL;
+        m->sources.n = 0;
+        store_free(m->results);
         store_free(m->store);
         core_free(m->core);
         stack_table_free(m->stacks);
         worker_free(m->worker);
         list_for_each_safe (d, tmp, &m->deferred, link)
                 free(d);
+        manager_results_deinit(m);
         sd_event_source_unref(m->timer);
         sd_event_source_unref(m->post);
         sd_event_unref(m->event);
@@ -544,8 +553,9 @@ int manager_run(Manager *m)
 {
         int r;
 
-        log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s", m->config.span_socket,
-                m->config.oap_servers[0] ? m->config.oap_servers : "not configured");
+        log_info("swprofd " SWPROFD_VERSION " is ready: spans on %s, OAP %s%s",
+                m->config.span_socket, m->session ? m->config.oap_servers : "none",
+                m->local ? ", tasks of swprofctl" : "");
         /* Clients never wait for us: what their sockets cannot hold is lost, and a request is
          * sampled from when its word is read. */
         realtime_init(&m->realtime, "main", m->config.capture_realtime, NICE, SHARE_NS);

@@ -33,6 +33,7 @@ static void restore_instance(void *userdata, const KeptInstance *k)
 static void restore_live_task(Restore *r, Instance *i, const KeptTask *k)
 {
         TaskCommand command = {
+                .source = r->manager->session ? session_source(r->manager->session) : NULL,
                 .task_id = k->task_id,
                 .endpoint = k->endpoint,
                 .threshold_ms = k->threshold_ms,
@@ -108,11 +109,38 @@ static const StoreRestore restore_ops = {
         .segment = restore_segment,
 };
 
+/* ---- the local backend ---- */
+
+static void restore_result_task(void *userdata, const ResultTask *task)
+{
+        Restore *r = userdata;
+
+        if (local_restore_task(r->manager->local, task, r->now) < 0)
+                r->failed = true;
+}
+
+static void restore_result_segment(void *userdata, const ResultSegment *segment,
+        int32_t n_snapshots, int64_t first_wall_ms, int64_t last_wall_ms)
+{
+        Restore *r = userdata;
+
+        if (local_restore_segment(r->manager->local, segment, n_snapshots, first_wall_ms,
+                    last_wall_ms, r->now) < 0)
+                r->failed = true;
+}
+
+static const StoreResultsRestore results_restore = {
+        .task = restore_result_task,
+        .segment = restore_result_segment,
+};
+
 void manager_restore(Manager *m)
 {
         Restore r = {.manager = m, .now = now_get()};
 
         store_restore(m->store, &restore_ops, &r, r.now);
+        if (m->local)
+                store_restore_results(m->results, &results_restore, &r, r.now);
         if (r.failed)
                 log_error("out of memory: not all that a former swprofd has left is gone on with");
 }

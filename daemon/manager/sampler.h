@@ -30,13 +30,6 @@ typedef enum SamplerEventType {
         SAMPLER_GONE,  /* the thread has ended */
 } SamplerEventType;
 
-/* Of a thread when it was sampled. */
-typedef enum ThreadState {
-        THREAD_RUNNING,
-        THREAD_RUNNABLE, /* in want of a CPU */
-        THREAD_BLOCKED,
-} ThreadState;
-
 typedef struct SamplerEvent {
         SamplerEventType type;
         TargetId target;

@@ -19,8 +19,8 @@ typedef struct StatusBuilder {
         Swprof__Control__Status status;
         Swprof__Control__Capture capture;
         Swprof__Control__Oap oap;
-        Swprof__Control__Store store;
-        StoreStatus store_status;
+        Swprof__Control__Store store, local;
+        StoreStatus store_status, local_status;
         Swprof__Control__Counter counters[N_COUNTERS];
         Swprof__Control__Counter *counter_list[N_COUNTERS];
 } StatusBuilder;
@@ -170,18 +170,28 @@ static void add_oap(StatusBuilder *b)
         b->status.oap = &b->oap;
 }
 
-static void add_store(StatusBuilder *b)
+static Swprof__Control__Store *fill_store(
+        Swprof__Control__Store *ret, StoreStatus *status, Store *s, uint64_t n_snapshots)
+{
+        *status = store_status(s);
+        swprof__control__store__init(ret);
+        ret->path = (char *)status->path;
+        ret->state = (char *)status->state;
+        ret->error = status->error;
+        ret->bytes = status->bytes;
+        ret->snapshots = n_snapshots;
+        return ret;
+}
+
+static void add_stores(StatusBuilder *b)
 {
         Manager *m = b->manager;
 
-        b->store_status = store_status(m->store);
-        swprof__control__store__init(&b->store);
-        b->store.path = (char *)b->store_status.path;
-        b->store.state = (char *)b->store_status.state;
-        b->store.error = b->store_status.error;
-        b->store.bytes = b->store_status.bytes;
-        b->store.snapshots = m->session ? session_status(m->session).n_kept : 0;
-        b->status.store = &b->store;
+        b->status.store = fill_store(&b->store, &b->store_status, m->store,
+                m->session ? session_status(m->session).n_kept : 0);
+        if (m->local)
+                b->status.local = fill_store(
+                        &b->local, &b->local_status, m->results, local_n_pending(m->local));
 }
 
 static void add_capture(StatusBuilder *b)
@@ -231,7 +241,7 @@ static bool builder_fill(StatusBuilder *b, Manager *m)
         b->status.span_socket = m->config.span_socket;
         add_capture(b);
         add_oap(b);
-        add_store(b);
+        add_stores(b);
         add_counters(b);
         for (Instance *i = core_instance_first(m->core); i; i = core_instance_next(m->core, i))
                 /* One that is only remembered is none to be seen. */

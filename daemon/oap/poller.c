@@ -31,10 +31,11 @@ typedef struct Poller {
         unsigned n_beats;
 } Poller;
 
-void pollers_init(Pollers *p, Backend *backend, Core *core)
+void pollers_init(Pollers *p, Backend *backend, Core *core, const TaskSource *source)
 {
         p->backend = backend;
         p->core = core;
+        p->source = source;
         list_init(&p->pollers);
 }
 
@@ -132,13 +133,15 @@ void pollers_remove(Pollers *p, Instance *i)
 static void poller_command(void *userdata, const TaskCommand *command)
 {
         Poller *poller = userdata;
+        TaskCommand ours = *command;
         int r;
 
         /* What the core does about one command may end the instance. */
         if (!poller->instance)
                 return;
+        ours.source = poller->pollers->source;
         r = core_task_add(
-                poller->pollers->core, poller->instance, command, poller->pollers->backend->now);
+                poller->pollers->core, poller->instance, &ours, poller->pollers->backend->now);
         if (r < 0)
                 log_error("Task %s is lost: %s", command->task_id, strerror(-r));
 }

@@ -18,10 +18,11 @@
 typedef struct Pollers {
         Backend *backend;
         Core *core;
+        const TaskSource *source; /* that tasks name */
         ListLink pollers;
 } Pollers;
 
-void pollers_init(Pollers *p, Backend *backend, Core *core);
+void pollers_init(Pollers *p, Backend *backend, Core *core, const TaskSource *source);
 /* After the backend's calls were cancelled. */
 void pollers_deinit(Pollers *p);
 

@@ -159,6 +159,9 @@ static grpc_channel *grpc_channel_of(const RpcTarget *target, RpcTrust *trust)
         args[all.num_args++] =
                 number_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_INITIAL_MS);
         args[all.num_args++] = number_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS);
+        /* An attempt looks at the name as it is now, not as it was up to half a minute ago. */
+        args[all.num_args++] =
+                number_arg(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, RECONNECT_INITIAL_MS);
         /* The session decides what may be sent twice. */
         args[all.num_args++] = number_arg(GRPC_ARG_ENABLE_RETRIES, 0);
         /* No pings: an OAP ends connections that get them more often than every 5 minutes or

@@ -11,12 +11,14 @@
 #include "oap/poller.h"
 #include "oap/segments.h"
 #include "oap/session.h"
+#include "oap/source.h"
 #include "util/error.h"
 #include "util/log.h"
 
 #define METHOD_SNAPSHOT "/skywalking.v3.ProfileTask/collectSnapshot"
 
 struct Session {
+        TaskSource source;
         Backend backend;
         Pollers pollers;
         Buffer *buffer;
@@ -40,7 +42,8 @@ int session_new(
 
         if (!s)
                 return error_origin(-ENOMEM);
-        pollers_init(&s->pollers, &s->backend, core);
+        session_source_init(&s->source, s);
+        pollers_init(&s->pollers, &s->backend, core, &s->source);
         s->keep = keep;
         segments_init(&s->segments, &s->backend, keep);
         s->buffer = buffer_new(keep);
@@ -53,6 +56,11 @@ int session_new(
         s->backend.now = now_get();
         *ret = TAKE_PTR(s);
         return 0;
+}
+
+const TaskSource *session_source(const Session *s)
+{
+        return &s->source;
 }
 
 int session_check_config(const Config *config)

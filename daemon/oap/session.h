@@ -6,6 +6,7 @@
 
 #include "core/core.h"
 #include "core/keep.h"
+#include "core/task-source.h"
 #include "util/cleanup.h"
 #include "util/time.h"
 
@@ -57,6 +58,9 @@ void session_set_config(Session *s, const Config *config, Now now);
 /* What a former daemon has left, before anything else. See buffer_restore(). Return: 0, -ENOMEM. */
 int session_restore_segment(Session *s, const KeptSegment *segment, size_t n_snapshots,
         bool task_lives, bool *ret_continues);
+
+/* It as a backend among others; as long as it lives. */
+const TaskSource *session_source(const Session *s);
 
 int session_fd(const Session *s); /* readable: call session_dispatch */
 void session_dispatch(Session *s, Now now);

@@ -8,14 +8,12 @@
 #include "store/database-private.h"
 #include "util/error.h"
 
-#define APPLICATION_ID 0x73777072 /* "swpr" */
-#define SCHEMA_VERSION 1
-#define PAGE_BYTES     4096
+#define PAGE_BYTES 4096
 /* The tables of tasks and segments are small beside the kept snapshots, and may grow beyond the
  * bound of these. */
 #define SPARE_BYTES (8 << 20)
 
-static const char schema[] =
+static const char spool_tables[] =
         "CREATE TABLE instance (service TEXT NOT NULL, name TEXT NOT NULL,"
         " last_command_wall_ms INTEGER NOT NULL, used_wall_ms INTEGER NOT NULL,"
         " PRIMARY KEY (service, name)) STRICT, WITHOUT ROWID;"
@@ -30,19 +28,12 @@ static const char schema[] =
         " reserved_kept INTEGER NOT NULL, first_wall_ms INTEGER NOT NULL,"
         " last_wall_ms INTEGER NOT NULL, done INTEGER NOT NULL, report BLOB,"
         " left_id INTEGER NOT NULL) STRICT;"
-        "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL)"
-        " STRICT;"
-        "CREATE INDEX stack_by_hash ON stack (hash);"
         "CREATE TABLE snapshot (segment INTEGER NOT NULL, id INTEGER NOT NULL,"
         " time_wall_ms INTEGER NOT NULL, stack INTEGER NOT NULL,"
-        " PRIMARY KEY (segment, id)) STRICT, WITHOUT ROWID;"
-        "CREATE TABLE last_id (id INTEGER NOT NULL) STRICT;"
-        "INSERT INTO last_id VALUES (0);";
+        " PRIMARY KEY (segment, id)) STRICT, WITHOUT ROWID;" COMMON_TABLES;
 
-static const char *const texts[N_STATEMENTS] = {
-        [BEGIN] = "BEGIN IMMEDIATE",
-        [COMMIT] = "COMMIT",
-        [ROLLBACK] = "ROLLBACK",
+static const char *const spool_texts[N_SPOOL_STATEMENTS] = {
+        COMMON_STATEMENTS,
         [PUT_INSTANCE] = "INSERT INTO instance VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET"
                          " last_command_wall_ms = ?3, used_wall_ms = ?4",
         [PUT_TASK] = "INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -51,11 +42,8 @@ static const char *const texts[N_STATEMENTS] = {
         [PUT_SEGMENT] = "INSERT OR REPLACE INTO segment"
                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         [PUT_REPORT] = "UPDATE segment SET report = ?2 WHERE id = ?1",
-        [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2",
-        [ADD_STACK] = "INSERT INTO stack (hash, text) VALUES (?1, ?2)",
         [ADD_SNAPSHOT] = "INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4)",
         [REMOVE_SNAPSHOT] = "DELETE FROM snapshot WHERE segment = ?1 AND id = ?2",
-        [PUT_LAST_ID] = "UPDATE last_id SET id = ?1 WHERE id < ?1",
         [OLDEST] = "SELECT segment FROM snapshot WHERE segment > ?1 ORDER BY segment LIMIT 1",
         [REMOVE_SEGMENT] = "DELETE FROM snapshot WHERE segment = ?1",
         [INSTANCES] = "SELECT service, name, last_command_wall_ms FROM instance",
@@ -71,6 +59,14 @@ static const char *const texts[N_STATEMENTS] = {
         [SNAPSHOTS] = "SELECT segment, snapshot.id, time_wall_ms, stack.id, text"
                       " FROM snapshot JOIN stack ON stack.id = stack"
                       " ORDER BY segment, snapshot.id LIMIT ?1",
+};
+
+const DatabaseSchema database_spool = {
+        .application_id = 0x73777072, /* "swpr" */
+        .version = 1,
+        .tables = spool_tables,
+        .texts = spool_texts,
+        .n_texts = N_SPOOL_STATEMENTS,
 };
 
 /* ---- statements ---- */
@@ -112,8 +108,8 @@ bool database_is_damaged(const Database *d)
 
 static int database_prepare(Database *d)
 {
-        for (int i = 0; i < N_STATEMENTS; i++)
-                if (sqlite3_prepare_v3(d->db, texts[i], -1, SQLITE_PREPARE_PERSISTENT,
+        for (size_t i = 0; i < d->schema->n_texts; i++)
+                if (sqlite3_prepare_v3(d->db, d->schema->texts[i], -1, SQLITE_PREPARE_PERSISTENT,
                             &d->statements[i], NULL) != SQLITE_OK)
                         return database_fail(d);
         return 0;
@@ -187,16 +183,17 @@ static int database_set_up(Database *d, uint64_t max_bytes)
 
 static int database_identify(Database *d, int64_t version)
 {
+        const DatabaseSchema *schema = d->schema;
         int64_t application;
 
         if (database_ask(d, "PRAGMA application_id", &application, NULL, 0) != 0)
                 return DATABASE_E_FAILED;
-        if (version != SCHEMA_VERSION || application != APPLICATION_ID) {
+        if (version != schema->version || application != schema->application_id) {
                 d->code = SQLITE_FORMAT;
-                if (version > SCHEMA_VERSION && application == APPLICATION_ID)
+                if (version > schema->version && application == schema->application_id)
                         snprintf(d->error, sizeof(d->error),
                                 "it is of a newer swprofd (schema %" PRIi64 ", this one knows %d)",
-                                version, SCHEMA_VERSION);
+                                version, schema->version);
                 else
                         snprintf(d->error, sizeof(d->error), "it is no database of swprofd");
                 return DATABASE_E_FAILED;
@@ -224,8 +221,8 @@ static int database_create(Database *d)
         char sql[128];
 
         snprintf(sql, sizeof(sql), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-                APPLICATION_ID, SCHEMA_VERSION);
-        if (database_exec(d, "BEGIN IMMEDIATE") != 0 || database_exec(d, schema) != 0 ||
+                (int)d->schema->application_id, d->schema->version);
+        if (database_exec(d, "BEGIN IMMEDIATE") != 0 || database_exec(d, d->schema->tables) != 0 ||
                 database_exec(d, sql) != 0)
                 return DATABASE_E_FAILED;
         return 0;
@@ -257,7 +254,7 @@ static int database_start(Database *d, uint64_t max_bytes)
         /* An older log is written back, or it is made empty. */
         if (r == 0)
                 r = database_ask(d, "PRAGMA journal_mode = WAL", &number, mode, sizeof(mode));
-        if (r == 0 && strcmp(mode, "wal") != 0) {
+        if (r == 0 && strcmp(mode, "wal") != 0 && strcmp(mode, "memory") != 0) {
                 snprintf(d->error, sizeof(d->error), "it takes no write-ahead log");
                 r = DATABASE_E_FAILED;
         }
@@ -279,7 +276,8 @@ static int database_start(Database *d, uint64_t max_bytes)
         return r;
 }
 
-int database_open(Database **ret, const char *path, uint64_t max_bytes, char **ret_error)
+int database_open(Database **ret, const DatabaseSchema *schema, const char *path,
+        uint64_t max_bytes, char **ret_error)
 {
         _cleanup_(database_closep) Database *d = calloc(1, sizeof(*d));
         int r;
@@ -287,6 +285,7 @@ int database_open(Database **ret, const char *path, uint64_t max_bytes, char **r
         *ret_error = NULL;
         if (!d)
                 return error_origin(-ENOMEM);
+        d->schema = schema;
         r = sqlite3_open_v2(path, &d->db,
                 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                         SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE,
@@ -307,7 +306,7 @@ Database *database_close(Database *d)
 {
         if (!d)
                 return NULL;
-        for (int i = 0; i < N_STATEMENTS; i++)
+        for (int i = 0; i < N_STATEMENTS_MAX; i++)
                 sqlite3_finalize(d->statements[i]);
         sqlite3_close(d->db);
         free(d->text);

@@ -18,10 +18,14 @@
  *   snapshot  kept ones, clustered by segment
  *   stack     the signatures, each text once; gone when no snapshot is kept any more
  *
- * `PRAGMA user_version` is the number of this schema. Nothing here holds bytes of a stack.
+ * That is the schema of the spool, database_spool; database_results is that of the local backend, see
+ * results.h. `PRAGMA user_version` is the number of the schema. Nothing here holds bytes of a stack.
  */
 
 typedef struct Database Database;
+typedef struct DatabaseSchema DatabaseSchema;
+
+extern const DatabaseSchema database_spool, database_results;
 
 enum {
         _DATABASE_E_SUCCESS,
@@ -30,12 +34,13 @@ enum {
 };
 
 /*
- * Opens or makes it. The file belongs to this process alone while it is open.
+ * Opens or makes it; ":memory:" is one in memory. The file belongs to this process alone while it is open.
  *
  * Return: 0; DATABASE_E_FAILED, DATABASE_E_BROKEN: with *ret_error, malloc'ed (NULL: no memory);
  * -ENOMEM.
  */
-int database_open(Database **ret, const char *path, uint64_t max_bytes, char **ret_error);
+int database_open(Database **ret, const DatabaseSchema *schema, const char *path,
+        uint64_t max_bytes, char **ret_error);
 Database *database_close(Database *d);
 DEFINE_CLEANUP(Database *, database_close)
 /* Reads all of it, which takes as long as the disk needs for that. Return: 0, DATABASE_E_FAILED. */

@@ -11,6 +11,7 @@ typedef enum OpType {
         OP_INSTANCE,
         OP_TASK,
         OP_TASK_END,
+        OP_WORK,
 } OpType;
 
 typedef struct LoadedStack {
@@ -39,6 +40,9 @@ struct Op {
         KeptInstance instance;
         KeptTask task;
         int64_t now_wall_ms;
+
+        const OpWork *work;
+        void *data;
 
         char strings[];
 };
@@ -229,6 +233,19 @@ Op *op_new_task_end(const char *service, const char *instance, const char *task_
         return op;
 }
 
+Op *op_new_work(const OpWork *work, void *data)
+{
+        Op *op = op_new(OP_WORK, 0);
+
+        if (!op) {
+                work->free(data);
+                return NULL;
+        }
+        op->work = work;
+        op->data = data;
+        return op;
+}
+
 static void op_clear_loaded(Op *op)
 {
         for (size_t i = 0; i < op->n_stacks; i++)
@@ -241,6 +258,8 @@ Op *op_free(Op *op)
 {
         if (!op)
                 return NULL;
+        if (op->work)
+                op->work->free(op->data);
         for (size_t i = 0; i < op->record.n_snapshots; i++)
                 stack_unref(op->record.snapshots[i].stack);
         free((void *)op->record.segments);
@@ -269,7 +288,7 @@ bool op_is_durable(const Op *op)
 
 bool op_is_load(const Op *op)
 {
-        return op->type == OP_LOAD;
+        return op->type == OP_LOAD || (op->type == OP_WORK && op->work->only_reads);
 }
 
 /* Return: 0, DATABASE_E_FAILED. */
@@ -390,6 +409,8 @@ int op_do(Op *op, Database *d, uint64_t max_bytes)
                 return database_put_instance(d, &op->instance, op->now_wall_ms);
         case OP_TASK:
                 return database_put_task(d, &op->task);
+        case OP_WORK:
+                return op->work->run(op->data, d, max_bytes);
         case OP_TASK_END:
                 return database_end_task(d, op->task.service, op->task.instance, op->task.task_id,
                         op->task.state, op->now_wall_ms);
@@ -400,12 +421,16 @@ int op_do(Op *op, Database *d, uint64_t max_bytes)
 void op_fail(Op *op)
 {
         op->failed = true;
+        if (op->type == OP_WORK)
+                return;
         if (op->type == OP_RECORD ? !op->recorded : op->type != OP_LOAD)
                 counter_add(COUNTER_STORE_RECORDS_LOST, 1);
 }
 
 void op_answer(Op *op)
 {
+        if (op->work)
+                op->work->answer(op->data, op->failed);
         if (op->recorded)
                 op->recorded(op->userdata, op->failed, op->losses, op->failed ? 0 : op->n_losses);
         if (op->loaded)

@@ -14,6 +14,16 @@
 
 typedef struct Op Op;
 
+/* What is not of the spool: work with data of its own, which the op owns. */
+typedef struct OpWork {
+        /* Inside of a transaction; may be called again after a failure. Return: 0, DATABASE_E_FAILED. */
+        int (*run)(void *data, Database *d, uint64_t max_bytes);
+        /* Main thread: tells whoever waits for it. */
+        void (*answer)(void *data, bool failed);
+        void (*free)(void *data);
+        bool only_reads;
+} OpWork;
+
 /* Return: NULL: no memory. */
 Op *op_new_record(const KeepRecord *record, KeepRecorded done, void *userdata);
 Op *op_new_load(size_t n, KeepLoaded done, void *userdata);
@@ -21,6 +31,8 @@ Op *op_new_instance(const Instance *i, int64_t now_wall_ms);
 Op *op_new_task(const Task *task);
 Op *op_new_task_end(const char *service, const char *instance, const char *task_id,
         KeptTaskState state, int64_t now_wall_ms);
+/* Takes the data over, also if there is no memory. */
+Op *op_new_work(const OpWork *work, void *data);
 /* On the main thread. */
 Op *op_free(Op *op);
 

@@ -15,7 +15,7 @@
 
 /* Values are bound without a copy: they live until the statement is done. That fails for want of
  * memory only, and then the next step of the statement would store NULL, which the schema refuses. */
-static void bind_text(sqlite3_stmt *s, int n, const char *text)
+void database_bind_text(sqlite3_stmt *s, int n, const char *text)
 {
         sqlite3_bind_text(s, n, text, -1, SQLITE_STATIC);
 }
@@ -24,8 +24,8 @@ int database_put_instance(Database *d, const KeptInstance *i, int64_t now_wall_m
 {
         sqlite3_stmt *s = database_statement(d, PUT_INSTANCE);
 
-        bind_text(s, 1, i->service);
-        bind_text(s, 2, i->instance);
+        database_bind_text(s, 1, i->service);
+        database_bind_text(s, 2, i->instance);
         sqlite3_bind_int64(s, 3, i->last_command_wall_ms);
         sqlite3_bind_int64(s, 4, now_wall_ms);
         return database_run(d, PUT_INSTANCE);
@@ -35,10 +35,10 @@ int database_put_task(Database *d, const KeptTask *t)
 {
         sqlite3_stmt *s = database_statement(d, PUT_TASK);
 
-        bind_text(s, 1, t->service);
-        bind_text(s, 2, t->instance);
-        bind_text(s, 3, t->task_id);
-        bind_text(s, 4, t->endpoint);
+        database_bind_text(s, 1, t->service);
+        database_bind_text(s, 2, t->instance);
+        database_bind_text(s, 3, t->task_id);
+        database_bind_text(s, 4, t->endpoint);
         sqlite3_bind_int64(s, 5, t->threshold_ms);
         sqlite3_bind_int64(s, 6, t->period_ms);
         sqlite3_bind_int64(s, 7, t->max_sampling_count);
@@ -53,15 +53,15 @@ int database_end_task(Database *d, const char *service, const char *instance, co
 {
         sqlite3_stmt *s = database_statement(d, END_TASK);
 
-        bind_text(s, 1, service);
-        bind_text(s, 2, instance);
-        bind_text(s, 3, task_id);
+        database_bind_text(s, 1, service);
+        database_bind_text(s, 2, instance);
+        database_bind_text(s, 3, task_id);
         sqlite3_bind_int64(s, 4, state);
         sqlite3_bind_int64(s, 5, now_wall_ms);
         return database_run(d, END_TASK);
 }
 
-static int database_note_id(Database *d, uint64_t id)
+int database_note_id(Database *d, uint64_t id)
 {
         if (id <= d->noted_id)
                 return 0;
@@ -75,10 +75,10 @@ int database_put_segment(Database *d, const KeptSegment *k)
         sqlite3_stmt *s = database_statement(d, PUT_SEGMENT);
 
         sqlite3_bind_int64(s, 1, (int64_t)k->id);
-        bind_text(s, 2, k->service);
-        bind_text(s, 3, k->instance);
-        bind_text(s, 4, k->task_id);
-        bind_text(s, 5, k->segment_id);
+        database_bind_text(s, 2, k->service);
+        database_bind_text(s, 3, k->instance);
+        database_bind_text(s, 4, k->task_id);
+        database_bind_text(s, 5, k->segment_id);
         sqlite3_bind_int64(s, 6, k->next_sequence);
         sqlite3_bind_int64(s, 7, k->reserved_sequence);
         sqlite3_bind_int64(s, 8, k->reserved_kept);
@@ -136,7 +136,7 @@ static uint64_t text_hash(const char *text, size_t size)
         return hash;
 }
 
-static int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
+int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
 {
         sqlite3_stmt *s;
         size_t size;
@@ -252,14 +252,14 @@ int database_sweep(Database *d, int64_t now_wall_ms)
 
 /* ---- iteration ---- */
 
-static const char *column_text(sqlite3_stmt *s, int n)
+const char *database_column_text(sqlite3_stmt *s, int n)
 {
         const unsigned char *text = sqlite3_column_text(s, n);
 
         return text ? (const char *)text : "";
 }
 
-static int iteration_end(Database *d, sqlite3_stmt *s, int r)
+int database_iteration_end(Database *d, sqlite3_stmt *s, int r)
 {
         if (r != SQLITE_DONE)
                 database_fail(d);
@@ -274,10 +274,10 @@ int database_instances(
         int r;
 
         while ((r = sqlite3_step(s)) == SQLITE_ROW)
-                each(userdata, &(KeptInstance){.service = column_text(s, 0),
-                                       .instance = column_text(s, 1),
+                each(userdata, &(KeptInstance){.service = database_column_text(s, 0),
+                                       .instance = database_column_text(s, 1),
                                        .last_command_wall_ms = sqlite3_column_int64(s, 2)});
-        return iteration_end(d, s, r);
+        return database_iteration_end(d, s, r);
 }
 
 int database_tasks(Database *d, void (*each)(void *userdata, const KeptTask *t), void *userdata)
@@ -286,17 +286,17 @@ int database_tasks(Database *d, void (*each)(void *userdata, const KeptTask *t),
         int r;
 
         while ((r = sqlite3_step(s)) == SQLITE_ROW)
-                each(userdata, &(KeptTask){.service = column_text(s, 0),
-                                       .instance = column_text(s, 1),
-                                       .task_id = column_text(s, 2),
-                                       .endpoint = column_text(s, 3),
+                each(userdata, &(KeptTask){.service = database_column_text(s, 0),
+                                       .instance = database_column_text(s, 1),
+                                       .task_id = database_column_text(s, 2),
+                                       .endpoint = database_column_text(s, 3),
                                        .threshold_ms = sqlite3_column_int64(s, 4),
                                        .period_ms = sqlite3_column_int64(s, 5),
                                        .max_sampling_count = sqlite3_column_int64(s, 6),
                                        .start_wall_ms = sqlite3_column_int64(s, 7),
                                        .end_wall_ms = sqlite3_column_int64(s, 8),
                                        .state = sqlite3_column_int(s, 9)});
-        return iteration_end(d, s, r);
+        return database_iteration_end(d, s, r);
 }
 
 int database_segments(Database *d,
@@ -314,10 +314,10 @@ int database_segments(Database *d,
                         continue;
                 each(userdata,
                         &(KeptSegment){.id = (uint64_t)sqlite3_column_int64(s, 0),
-                                .service = column_text(s, 1),
-                                .instance = column_text(s, 2),
-                                .task_id = column_text(s, 3),
-                                .segment_id = column_text(s, 4),
+                                .service = database_column_text(s, 1),
+                                .instance = database_column_text(s, 2),
+                                .task_id = database_column_text(s, 3),
+                                .segment_id = database_column_text(s, 4),
                                 .next_sequence = next,
                                 .reserved_sequence = reserved,
                                 .left_id = (uint64_t)sqlite3_column_int64(s, 13),
@@ -329,7 +329,7 @@ int database_segments(Database *d,
                                 .report_size = (size_t)sqlite3_column_bytes(s, 11)},
                         (size_t)sqlite3_column_int64(s, 12));
         }
-        return iteration_end(d, s, r);
+        return database_iteration_end(d, s, r);
 }
 
 int database_snapshots(Database *d, size_t n,
@@ -352,5 +352,5 @@ int database_snapshots(Database *d, size_t n,
                         (uint64_t)sqlite3_column_int64(s, 3), text,
                         (size_t)sqlite3_column_bytes(s, 4));
         }
-        return iteration_end(d, s, r);
+        return database_iteration_end(d, s, r);
 }

@@ -11,13 +11,11 @@
 
 #include "core/counter.h"
 #include "store/op.h"
+#include "store/store-private.h"
 #include "store/store.h"
 #include "util/error.h"
 #include "util/log.h"
 #include "util/mailbox.h"
-
-#define FILE_NAME   "swprofd.db"
-#define BROKEN_NAME "swprofd.db.broken"
 
 /* Pieces of work that wait for the thread. */
 #define WAITING_MAX 4096
@@ -31,10 +29,14 @@
 DEFINE_CLEANUP(Mailbox *, mailbox_free)
 
 struct Store {
+        const StoreKind *kind;
         char *path;
-        uint64_t max_bytes;
+        uint64_t max_bytes, max_age_ms;
+        _Atomic bool in_memory; /* the database is, for want of a file */
         Keep keep;
+        Results results;
         Database *database; /* NULL: all in memory. The thread's, once that runs. */
+        bool has_database;
         Mailbox *ops;       /* of Op *, to the thread; NULL in it: the end */
         Mailbox *answers;   /* of Op * */
         size_t n_under_way; /* of the main thread: so the answers always have room */
@@ -65,21 +67,41 @@ static bool store_put_aside(const char *path)
         return moved;
 }
 
+/* What cannot be on disk is in memory, less of it. Return: 0, -ENOMEM. */
+static int store_open_memory(Store *s)
+{
+        _cleanup_(freep) char *error = NULL;
+        Database *database;
+        int r;
+
+        if (s->max_bytes > s->kind->max_memory_bytes)
+                s->max_bytes = s->kind->max_memory_bytes;
+        r = database_open(&database, s->kind->schema, ":memory:", s->max_bytes, &error);
+        if (r)
+                return r < 0 ? error_trace(r) : error_origin(-ENOMEM);
+        database_close(s->database);
+        s->database = database;
+        atomic_store(&s->in_memory, true);
+        return 0;
+}
+
 static void store_failed(Store *s, const char *error)
 {
         bool damaged = database_is_damaged(s->database);
 
         if (damaged && store_put_aside(s->path))
-                log_error("%s is damaged: %s. It is " BROKEN_NAME
-                          " now, and snapshots are kept in memory until the next start",
-                        s->path, error);
+                log_error("%s is damaged: %s. It is %s.broken now, and snapshots are kept in "
+                          "memory until the next start",
+                        s->path, error, s->kind->file_name);
         else if (atomic_load(&s->retry_mono_ns) == 0)
                 log_error("%s cannot be written, snapshots are kept in memory: %s%s", s->path,
                         error, damaged ? "" : "; trying again");
-        atomic_store(&s->damaged, damaged);
         pthread_mutex_lock(&s->lock);
         snprintf(s->error, sizeof(s->error), "%s", error);
         pthread_mutex_unlock(&s->lock);
+        if (damaged && s->kind->max_memory_bytes > 0 && store_open_memory(s) == 0)
+                damaged = false;
+        atomic_store(&s->damaged, damaged);
         atomic_store(&s->retry_mono_ns, damaged ? UINT64_MAX : mono_now_ns() + RETRY_NS);
 }
 
@@ -94,9 +116,10 @@ StoreStatus store_status(Store *s)
 {
         StoreStatus status = {
                 .path = s->path,
-                .state = !s->database || atomic_load(&s->damaged) ? "memory"
-                         : atomic_load(&s->retry_mono_ns) == 0    ? "ready"
-                                                                  : "failing",
+                .state = !s->has_database || atomic_load(&s->in_memory) || atomic_load(&s->damaged)
+                                 ? "memory"
+                         : atomic_load(&s->retry_mono_ns) == 0 ? "ready"
+                                                               : "failing",
                 .bytes = atomic_load(&s->bytes),
         };
 
@@ -159,7 +182,7 @@ static void store_sweep(Store *s)
         s->swept_mono_ns = now_ns;
         if (database_begin(s->database, false) != 0)
                 return;
-        if (database_sweep(s->database, (int64_t)(wall_now_ns() / NS_PER_MS)) == 0)
+        if (s->kind->sweep(s, s->database, (int64_t)(wall_now_ns() / NS_PER_MS)) == 0)
                 (void)database_commit(s->database); /* the next time will do */
         else
                 database_rollback(s->database);
@@ -196,7 +219,7 @@ int store_start(Store *s)
         sigset_t all, before;
         int r;
 
-        if (!s->database)
+        if (!s->has_database)
                 return 0;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -211,12 +234,11 @@ int store_start(Store *s)
 
 /* ---- work for it ---- */
 
-/* Takes the op over. Return: 0, -EBUSY. */
-static int store_push(Store *s, Op *op)
+int store_push(Store *s, Op *op)
 {
         int r = -EBUSY;
 
-        if (s->database && s->n_under_way < WAITING_MAX && mailbox_push(s->ops, &op) == 0) {
+        if (s->has_database && s->n_under_way < WAITING_MAX && mailbox_push(s->ops, &op) == 0) {
                 s->n_under_way++;
                 return 0;
         }
@@ -224,11 +246,21 @@ static int store_push(Store *s, Op *op)
         return error_origin(r);
 }
 
-static bool keep_works(void *userdata)
+uint64_t store_max_age_ms(const Store *s)
+{
+        return s->max_age_ms;
+}
+
+Database *store_database(Store *s)
+{
+        return s->database;
+}
+
+bool store_works(void *userdata)
 {
         Store *s = userdata;
 
-        return s->database && s->n_under_way < WAITING_MAX / 2 &&
+        return s->has_database && s->n_under_way < WAITING_MAX / 2 &&
                atomic_load(&s->retry_mono_ns) <= mono_now_ns();
 }
 
@@ -258,7 +290,7 @@ static int keep_load(void *userdata, size_t n, KeepLoaded done, void *done_userd
 /* What nobody waits for: lost if it cannot be done. */
 static void store_push_record(Store *s, Op *op)
 {
-        if (!s->database)
+        if (!s->has_database)
                 op_free(op);
         else if (!op || store_push(s, op) < 0)
                 counter_add(COUNTER_STORE_RECORDS_LOST, 1);
@@ -319,15 +351,15 @@ static int store_open(Store *s, const char *dir)
         /* systemd makes it. */
         if (mkdir(dir, 0700) < 0 && errno != EEXIST)
                 log_debug("%s: %s", dir, strerror(errno));
-        r = database_open(&s->database, s->path, s->max_bytes, &error);
+        r = database_open(&s->database, s->kind->schema, s->path, s->max_bytes, &error);
         if (r < 0)
                 return error_trace(r);
         if (r == DATABASE_E_BROKEN && store_put_aside(s->path)) {
-                log_error("%s was of no use: %s. It is " BROKEN_NAME " now, and a new one is begun",
-                        s->path, error ? error : "out of memory");
+                log_error("%s was of no use: %s. It is %s.broken now, and a new one is begun",
+                        s->path, error ? error : "out of memory", s->kind->file_name);
                 snprintf(s->error, sizeof(s->error), "begun anew: %s", error ? error : "");
                 free(TAKE_PTR(error));
-                r = database_open(&s->database, s->path, s->max_bytes, &error);
+                r = database_open(&s->database, s->kind->schema, s->path, s->max_bytes, &error);
                 if (r < 0)
                         return error_trace(r);
         }
@@ -338,10 +370,11 @@ static int store_open(Store *s, const char *dir)
         log_error("%s cannot be used, nothing is kept over a restart: %s", s->path,
                 error ? error : "out of memory");
         snprintf(s->error, sizeof(s->error), "%s", error ? error : "out of memory");
-        return 0;
+        return s->kind->max_memory_bytes > 0 ? error_trace(store_open_memory(s)) : 0;
 }
 
-int store_new(Store **ret, const char *dir, uint64_t max_bytes)
+int store_new_kind(Store **ret, const StoreKind *kind, const char *dir, uint64_t max_bytes,
+        uint64_t max_age_ms)
 {
         _cleanup_(store_freep) Store *s = calloc(1, sizeof(*s));
         int r;
@@ -349,9 +382,11 @@ int store_new(Store **ret, const char *dir, uint64_t max_bytes)
         if (!s)
                 return error_origin(-ENOMEM);
         pthread_mutex_init(&s->lock, NULL);
+        s->kind = kind;
         s->max_bytes = max_bytes;
+        s->max_age_ms = max_age_ms;
         s->swept_mono_ns = mono_now_ns();
-        if (asprintf(&s->path, "%s/" FILE_NAME, dir) < 0) {
+        if (asprintf(&s->path, "%s/%s", dir, kind->file_name) < 0) {
                 s->path = NULL;
                 return error_origin(-ENOMEM);
         }
@@ -362,16 +397,50 @@ int store_new(Store **ret, const char *dir, uint64_t max_bytes)
                 r = store_open(s, dir);
         if (r < 0)
                 return error_trace(r);
+        s->has_database = s->database != NULL;
         s->keep = (Keep){
                 .userdata = s,
                 .last_id = s->database ? database_last_id(s->database) : 0,
-                .works = keep_works,
+                .works = store_works,
                 .record = keep_record,
                 .load = keep_load,
                 .task_reported = keep_task_reported,
         };
+        s->results = (Results){
+                .userdata = s,
+                .last_id = s->keep.last_id,
+                .works = store_works,
+                .record = store_record_results,
+        };
         *ret = TAKE_PTR(s);
         return 0;
+}
+
+const Results *store_results(Store *s)
+{
+        return &s->results;
+}
+
+static int spool_sweep(const Store *s, Database *d, int64_t now_wall_ms)
+{
+        return database_sweep(d, now_wall_ms);
+}
+
+static const StoreKind spool = {
+        .file_name = "swprofd.db",
+        .schema = &database_spool,
+        .sweep = spool_sweep,
+};
+
+int store_new(Store **ret, const char *dir, uint64_t max_bytes)
+{
+        return store_new_kind(ret, &spool, dir, max_bytes, 0);
+}
+
+void store_log_restore(const Store *s)
+{
+        log_error("%s: not all that a former swprofd has left can be read: %s", s->path,
+                database_error(s->database));
 }
 
 void store_restore(Store *s, const StoreRestore *restore, void *userdata, Now now)
@@ -393,8 +462,7 @@ void store_restore(Store *s, const StoreRestore *restore, void *userdata, Now no
         if (r == 0)
                 r = database_segments(s->database, restore->segment, userdata);
         if (r != 0)
-                log_error("%s: not all that a former swprofd has left can be read: %s", s->path,
-                        database_error(s->database));
+                store_log_restore(s);
 }
 
 Store *store_free(Store *s)

@@ -7,6 +7,7 @@
 
 #include "core/core.h"
 #include "core/keep.h"
+#include "core/results.h"
 #include "store/database.h"
 #include "util/cleanup.h"
 
@@ -70,6 +71,47 @@ void store_instance(Store *s, const Instance *i, Now now);
 void store_task(Store *s, const Task *task);
 void store_task_over(
         Store *s, const char *service, const char *instance, const char *task_id, Now now);
+
+/*
+ * The same for what the tasks of the local backend yield: DIR/local.db, with the same care. Where
+ * that cannot be used, the results are in a database in memory, until the daemon ends. What is older
+ * than max_age_ms is removed; beyond max_bytes, the oldest segments are.
+ *
+ * Return: 0, -errno.
+ */
+int store_new_results(Store **ret, const char *dir, uint64_t max_bytes, uint64_t max_age_ms);
+const Results *store_results(Store *s);
+
+/* What a former daemon has left: tasks, then the segments of all of them. Once, before store_start(). */
+typedef struct StoreResultsRestore {
+        void (*task)(void *userdata, const ResultTask *task);
+        void (*segment)(void *userdata, const ResultSegment *segment, int32_t n_snapshots,
+                int64_t first_wall_ms, int64_t last_wall_ms);
+} StoreResultsRestore;
+void store_restore_results(Store *s, const StoreResultsRestore *restore, void *userdata, Now now);
+
+/*
+ * Asks for results, of programs of that user alone, or of all: -1. The answer is given once, on the
+ * main thread, later. `profile`: profile.proto, borrowed; else `error` says why there is none.
+ * Return: 0; -ENOMEM, -EBUSY: there is no answer.
+ */
+typedef struct StoreQuery {
+        const char *selection; /* a task or a segment; "": of the newest task, or of all */
+        bool all;
+        bool bare; /* segments without samples */
+        int64_t uid;
+} StoreQuery;
+typedef void (*StoreProfile)(
+        void *userdata, const char *error, const uint8_t *profile, size_t profile_size);
+int store_get_profile(Store *s, const StoreQuery *query, StoreProfile done, void *userdata);
+
+typedef struct StoreTask {
+        ResultTask task;
+        uint64_t n_segments, n_done, n_snapshots;
+} StoreTask;
+typedef void (*StoreTasks)(
+        void *userdata, const char *error, const StoreTask *tasks, size_t n_tasks);
+int store_get_tasks(Store *s, int64_t uid, StoreTasks done, void *userdata);
 
 typedef struct StoreStatus {
         const char *path;

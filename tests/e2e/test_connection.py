@@ -325,6 +325,17 @@ class Switching(Connection):
         self.assertEqual(counters["snapshots_ambiguous"], 0)
         self.assertEqual(counters["snapshots_kept"], 0)
 
+    def test_name_moves(self):
+        """A name is looked up again for each connection."""
+        hosts = self.folder / "hosts"
+        hosts.write_text("127.0.0.2 oap.test\n")
+        self.daemon.wrapper = ["unshare", "--mount", "sh", "-c", f"mount --bind {hosts} /etc/hosts && exec \"$@\"", "sh"]
+        peer = self.peer_of()
+        self.start([f"oap.test:{peer.grpc_address.rpartition(':')[2]}"])
+        self.wait_state("failing")
+        hosts.write_text("127.0.0.1 oap.test\n")
+        self.wait_state("ready", timeout=120)
+
     def test_no_such_name(self):
         """Neither a name nor an address at which nobody is stands in the way."""
         peer = self.peer_of()

@@ -8,6 +8,7 @@
 
 #include "fuzz.h"
 #include "store/database.h"
+#include "store/results.h"
 #include "util/log.h"
 
 static char path[64];
@@ -77,6 +78,31 @@ static void use(Database *d)
         database_rollback(d);
 }
 
+static void on_result_task(void *userdata, const ResultTaskRow *row)
+{
+}
+
+static void on_result_segment(void *userdata, const ResultSegmentRow *row)
+{
+}
+
+static void use_results(Database *d)
+{
+        const ResultQuery query = {.selection = (char *)"", .all = true, .uid = -1};
+        uint8_t *profile = NULL;
+        size_t size, n = 0;
+
+        database_result_tasks(d, -1, on_result_task, NULL);
+        database_result_segments(d, 0, NULL, -1, on_result_segment, NULL);
+        if (results_profile(d, &query, &profile, &size) == 0)
+                free(profile);
+        if (database_begin(d, true) == 0 &&
+                database_sweep_results(d, 1700000000000, 1000, &n) == 0 &&
+                database_trim_results(d, 1, &n) == 0)
+                (void)database_commit(d);
+        database_rollback(d);
+}
+
 /* Whatever the file holds, it is used or refused. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -97,11 +123,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (fd < 0 || write(fd, data, size) != (ssize_t)size)
                 abort();
         close(fd);
-        r = database_open(&d, path, 1 << 20, &error);
+        r = database_open(&d, &database_spool, path, 1 << 20, &error);
         if ((r == 0) != (d != NULL) || (r > 0) != (error != NULL))
                 abort();
         if (d)
                 use(d);
+        database_close(d);
+        free(error);
+        d = NULL;
+        r = database_open(&d, &database_results, path, 1 << 20, &error);
+        if ((r == 0) != (d != NULL) || (r > 0) != (error != NULL))
+                abort();
+        if (d)
+                use_results(d);
         database_close(d);
         free(error);
         return 0;

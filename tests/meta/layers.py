@@ -10,7 +10,7 @@ import re
 import sys
 
 # folder of daemon/ -> folders of daemon/ that it may include, beside itself
-MIDDLE = ["client", "capture", "unwind", "runtime", "symbol", "oap", "store", "control"]
+MIDDLE = ["client", "capture", "unwind", "runtime", "symbol", "oap", "local", "store", "control"]
 LAYERS = {
     "util": [],
     "core": ["util"],
@@ -31,7 +31,7 @@ OWNERS = [
     ("*/*.pb-c.h", ["daemon/oap/codec.c"]),
     ("span.pb-c.h", ["daemon/client/*"]),
     ("control.pb-c.h", ["daemon/control/*", "daemon/ctl/*", "daemon/manager/*"]),
-    ("profile.pb-c.h", ["daemon/report/profile.h", "daemon/manager/observed.c"]),
+    ("profile.pb-c.h", ["daemon/report/profile.h", "daemon/manager/observed.c", "daemon/store/results-profile.c"]),
     ("pprof.pb-c.h", ["daemon/report/export-pprof.c"]),
     ("protobuf-c/*", ["daemon/client/*", "daemon/control/*", "daemon/ctl/*", "daemon/oap/codec.c"]),
     ("google/protobuf-c/*", []),
@@ -51,7 +51,7 @@ OWNERS = [
     ("lzma.h", ["daemon/symbol/*"]),
     ("*demangle.h", ["daemon/symbol/demangle.c"]),
     ("yaml.h", ["daemon/core/config*.c"]),
-    ("sqlite3.h", ["daemon/store/database*", "daemon/store/record.c"]),
+    ("sqlite3.h", ["daemon/store/database*", "daemon/store/record.c", "daemon/store/results.c"]),
     ("json-c/*", ["daemon/ctl/*"]),
     ("systemd/*", ["daemon/client/*", "daemon/control/*", "daemon/manager/*", "daemon/swprofd.c"]),
     ("version.h", ["daemon/*", "lib/*"]),

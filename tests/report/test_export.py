@@ -189,7 +189,7 @@ class TestExport(Case):
         self.assertIn("needs --format", self.fails(2, "export", "-i", path))
         self.assertIn("needs --format", self.fails(2, "export", "-i", path, "--format=svg"))
         self.assertIn("no task or segment", self.fails(1, "export", "-i", path, "-f", "html", "nothing"))
-        self.assertIn("no local backend", self.fails(1, "export", "-f", "html"))
+        self.assertIn("not running", self.fails(3, "export", "-f", "html", f"--socket={self.dir}/none"))
 
 
 if __name__ == "__main__":

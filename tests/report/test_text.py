@@ -121,7 +121,7 @@ class TestText(Case):
         for wrong in (["--min=x"], ["--min=101"], ["--min=-1"], ["--depth=0"], ["--depth=x"], ["one", "two"]):
             self.fails(2, "report", "-i", path, *wrong)
         for verb in ("report", "segments"):
-            self.assertIn("no local backend", self.fails(1, verb))
+            self.assertIn("not running", self.fails(3, verb, f"--socket={self.dir}/none"))
 
 
 if __name__ == "__main__":

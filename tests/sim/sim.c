@@ -325,8 +325,8 @@ static void on_command_seen(void *userdata, const Instance *i)
         s->n_commands_seen++;
 }
 
-static void on_task_finished(
-        void *userdata, const char *service, const char *instance, const char *task_id)
+static void on_task_finished(void *userdata, const TaskSource *source, const char *service,
+        const char *instance, const char *task_id)
 {
         sim_find_task(userdata, task_id)->n_finished++;
 }

@@ -55,8 +55,8 @@ static void on_segment_done(void *userdata, const SegmentReport *report, bool wa
         session_segment_done(w.session, report);
 }
 
-static void on_task_finished(
-        void *userdata, const char *service, const char *instance, const char *task_id)
+static void on_task_finished(void *userdata, const TaskSource *source, const char *service,
+        const char *instance, const char *task_id)
 {
         disk_push(op_new_task_end(service, instance, task_id, KEPT_TASK_OVER, world_now().wall_ms));
         session_task_finished(w.session, service, instance, task_id);

@@ -155,7 +155,7 @@ void world_begin(uint64_t seed)
         }
         snprintf(w.path, sizeof(w.path), "/tmp/sim-restart.XXXXXX");
         close(mkstemp(w.path));
-        cr_assert_eq(database_open(&w.database, w.path, 64 << 20, &error), 0);
+        cr_assert_eq(database_open(&w.database, &database_spool, w.path, 64 << 20, &error), 0);
         daemon_start();
 }
 

@@ -73,7 +73,8 @@ Test(config, defaults)
         cr_assert_str_eq(c.control_socket, "/run/swprofd/control.sock");
         cr_assert_str_eq(c.control_group, "swprofd");
         cr_assert_str_eq(c.state_dir, "/var/lib/swprofd");
-        cr_assert_str_eq(c.oap_servers, "127.0.0.1:11800");
+        cr_assert_eq(c.backends, 0);
+        cr_assert_str_eq(c.oap_servers, "");
         cr_assert_eq(c.oap_failover_ms, 3000);
         cr_assert_not(c.oap_tls);
         cr_assert_str_eq(c.oap_ca_file, "");
@@ -108,6 +109,35 @@ Test(config, defaults)
         cr_assert_eq(c.limits_segments_per_client, 4096);
         config_deinit(&c);
         config_deinit(&c);
+}
+
+Test(config, backends)
+{
+        static const struct {
+                const char *text;
+                unsigned backends;
+        } good[] = {
+                {"", BACKEND_LOCAL},
+                {"backends: auto", BACKEND_LOCAL},
+                {"oap: {servers: 'a:1'}", BACKEND_OAP},
+                {"backends: auto\noap: {servers: 'a:1'}", BACKEND_OAP},
+                {"backends: oap", BACKEND_OAP},
+                {"backends: [local]\noap: {servers: 'a:1'}", BACKEND_LOCAL},
+                {"backends: [local, oap]", BACKEND_OAP | BACKEND_LOCAL},
+                {"backends:\n- oap\n- local\n", BACKEND_OAP | BACKEND_LOCAL},
+                {"backends: 'oap, local'", BACKEND_OAP | BACKEND_LOCAL},
+        };
+        char *printed;
+
+        for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+                Config c = parse_good(good[i].text);
+
+                cr_assert_eq(config_backends(&c), good[i].backends, "%s", good[i].text);
+                config_deinit(&c);
+        }
+        printed = canonical("backends: [local, oap]");
+        cr_assert(strstr(printed, "\nbackends: [oap, local]\n"));
+        free(printed);
 }
 
 Test(config, values)
@@ -215,10 +245,11 @@ typedef struct Bad {
 
 #define KEYS                                                                             \
         "allowed are log_level, span_socket, control_socket, control_group, state_dir, " \
-        "oap, store, profile, capture, stacks, python, symbols, limits"
+        "backends, oap, store, local, profile, capture, stacks, python, symbols, limits"
 #define PATH     "it must be an absolute path of at most 107 ASCII characters"
 #define SERVERS  "it must be host:port, or several with commas between, or \"\""
 #define SECRET   "must say where the secret is: env:NAME, file:/PATH, or \"\""
+#define BACKENDS "it must be auto, or a list of oap or local"
 #define DEADLINE "it must be a duration from 100ms to 10m, with its unit: ms, s, m or h"
 #define DEPTH    "it must be a number from 1 to 4096"
 
@@ -244,6 +275,10 @@ ParameterizedTestParameters(config, errors)
                 {"oap:\nsymbols:\noap:\n", "3:1: oap is there twice"},
                 {"oap: 5\n", "1:6: oap is a section: it must have keys with values below it"},
                 {"oap: []\n", "1:6: oap is a section: it must have keys with values below it"},
+                {"backends: [oap, remote]\n", "1:11: backends is 'oap,remote': " BACKENDS},
+                {"backends: []\n", "1:11: backends is '': " BACKENDS},
+                {"backends: [[oap]]\n", "1:11: backends is 'a list of lists': " BACKENDS},
+                {"backends: {oap: 1}\n", "1:11: backends is 'a mapping': " BACKENDS},
                 {"log_level: loud\n", "1:12: log_level is 'loud': it must be error, warning, "
                                       "notice, info or debug"},
                 {"span_socket: run/a\n", "1:14: span_socket is 'run/a': " PATH},

@@ -45,8 +45,8 @@ static void on_prepare(void *userdata, Instance *i)
         n_prepares++;
 }
 
-static void on_task_finished(
-        void *userdata, const char *service, const char *name, const char *task_id)
+static void on_task_finished(void *userdata, const TaskSource *source, const char *service,
+        const char *name, const char *task_id)
 {
         cr_assert_str_eq(service, "service");
         cr_assert_str_eq(name, "one");

@@ -34,6 +34,7 @@ static void fill_status(ControlCall *call)
         Swprof__Control__Capture capture = SWPROF__CONTROL__CAPTURE__INIT;
         Swprof__Control__Oap oap = SWPROF__CONTROL__OAP__INIT;
         Swprof__Control__Store store = SWPROF__CONTROL__STORE__INIT;
+        Swprof__Control__Store local = SWPROF__CONTROL__STORE__INIT;
         Swprof__Control__Instance instance = SWPROF__CONTROL__INSTANCE__INIT;
         Swprof__Control__Task task = SWPROF__CONTROL__TASK__INIT;
         Swprof__Control__Slot slot = SWPROF__CONTROL__SLOT__INIT;
@@ -51,6 +52,9 @@ static void fill_status(ControlCall *call)
         store.error = (char *)"disk full";
         store.bytes = 123456;
         store.snapshots = 7;
+        local.path = (char *)"/var/lib/swprofd/local.db";
+        local.state = (char *)"memory";
+        local.bytes = 4096;
         oap.server = (char *)"oap:11800";
         oap.state = (char *)"failing";
         oap.error = (char *)"connection refused";
@@ -100,6 +104,7 @@ static void fill_status(ControlCall *call)
         status.capture = &capture;
         status.oap = &oap;
         status.store = &store;
+        status.local = &local;
         status.n_instances = status.n_tasks = status.n_slots = status.n_counters = 1;
         status.instances = (Swprof__Control__Instance *[]){&instance};
         status.tasks = (Swprof__Control__Task *[]){&task};
@@ -243,6 +248,7 @@ Test(ctl, text)
                 "             last failure: connection refused\n"
                 "  store      /var/lib/swprofd/swprofd.db, failing, 120 KiB, 7 snapshots waiting\n"
                 "             last failure: disk full\n"
+                "  local      in memory only, nothing outlives a restart\n"
                 "  instances  1\n"
                 "  tasks      1\n"
                 "  slots      1\n"

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "util/owner.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+
+Owner owner_of(pid_t pid, uid_t uid)
+{
+        unsigned long long real, effective, saved, fs;
+        char path[64], line[256];
+        Owner owner = OWNER_GONE;
+        struct stat st;
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+        if (stat(path, &st) < 0)
+                return OWNER_GONE;
+        if (st.st_uid != uid)
+                return OWNER_OTHER;
+        snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+        f = fopen(path, "re");
+        if (!f)
+                return OWNER_GONE;
+        while (fgets(line, sizeof(line), f))
+                if (sscanf(line, "Uid: %llu %llu %llu %llu", &real, &effective, &saved, &fs) == 4) {
+                        owner = real == uid && effective == uid && saved == uid ? OWNER_SELF
+                                                                                : OWNER_OTHER;
+                        break;
+                }
+        fclose(f);
+        return owner;
+}
