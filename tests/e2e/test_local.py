@@ -89,9 +89,11 @@ class Local(SwprofdTest):
             self.assertAlmostEqual(s["duration_ns"] / 1e6, t["stop"] - t["start"], delta=PERIOD_MS)
             elements = self.ask("report", s["segment"])["elements"]
             for function in "ABCD":
-                took = sum(e["duration_us"] for e in elements
-                           if e["signature"].rsplit(":", 1)[0] == f"diagram.c.{function}") / 1000
-                self.assertAlmostEqual(took, t[function], delta=(2 + lost) * PERIOD_MS, msg=(function, t))
+                found = [e["duration_us"] / 1000 for e in elements
+                         if e["signature"].rsplit(":", 1)[0] == f"diagram.c.{function}"]
+                # Each line that calls has a node of its own, which may lack up to one period.
+                self.assertAlmostEqual(sum(found), t[function], delta=(len(found) + 1 + lost) * PERIOD_MS,
+                                       msg=(function, found, t))
         merged = self.ask("report", name)
         self.assertEqual(len(merged["segments"]), 5)
         self.assertEqual(merged["samples"], sum(s["samples"] for s in segments))
