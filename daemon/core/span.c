@@ -134,6 +134,7 @@ int core_span_rename(
         Segment *s = span_find(c, client, segment_id);
         uint64_t parked_mono_ns;
         SpanStartEvent event;
+        pid_t first_tid;
         char *copy;
         Task *task;
         int r;
@@ -164,10 +165,12 @@ int core_span_rename(
                 .trace_id = trace_id,
                 .pid = s->pid,
                 .tid = s->tid,
+                .uid = s->uid,
                 .start_mono_ns = s->start_mono_ns,
         };
         parked = s->parked.stack ? stack_ref(s->parked.stack) : NULL;
         parked_mono_ns = s->parked.from_mono_ns;
+        first_tid = s->first_tid;
         segment_close(s, COUNTER_SEGMENTS_UNDECIDED, now);
         r = span_follow(c, task, client, NULL, &event, now);
         s = r == 0 ? segment_find(c, id) : NULL;
@@ -178,6 +181,7 @@ int core_span_rename(
         if (s) {
                 s->details = details;
                 details = (TraceDetails){0};
+                s->first_tid = first_tid;
         }
         return r < 0 ? error_trace(r) : 0;
 }

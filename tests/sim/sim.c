@@ -242,6 +242,7 @@ static bool on_snapshot(void *userdata, const Snapshot *snapshot)
 
         cr_assert_eq(task->n_finished, 0);
         cr_assert_eq(snapshot->stack->state, STACK_READY);
+        cr_assert_eq(snapshot->uid, SIM_UID);
         cr_assert_eq(span->n_done, 0, "a snapshot of %s after its last one", span->id);
         if (span->n_snapshots > 0)
                 cr_assert_str_eq(span->task, snapshot->task_id);
@@ -488,6 +489,7 @@ static void item_happens(Sim *s, SimItem *e)
                 .trace_id = "",
                 .pid = 1,
                 .tid = e->tid,
+                .uid = SIM_UID,
                 .start_mono_ns = e->mono_ns,
         };
         Instance *i;

@@ -6,6 +6,9 @@
 
 #include "core/core.h"
 
+/* Of all clients. */
+#define SIM_UID 7
+
 /*
  * A world for the core: a clock that stands still until it is told to move, threads, a sampler that
  * samples the core's targets at their due times, clients whose words take a while, a symbolizer, and
