@@ -227,7 +227,7 @@ int database_remove_stacks(Database *d)
 int database_sweep(Database *d, int64_t now_wall_ms)
 {
         sqlite3_stmt *oldest = database_statement(d, OLDEST);
-        char sql[1024];
+        char sql[2048];
         int found;
 
         /* What comes from a clock that was ahead goes, too. */
@@ -239,7 +239,12 @@ int database_sweep(Database *d, int64_t now_wall_ms)
                 " AND NOT EXISTS (SELECT 1 FROM task WHERE task.service = segment.service"
                 " AND task.instance = segment.instance AND task.task_id = segment.task_id"
                 " AND task.state = %d);"
-                "DELETE FROM snapshot WHERE segment NOT IN (SELECT id FROM segment)",
+                /* From one segment to the next, not from snapshot to snapshot. */
+                "WITH RECURSIVE there (s) AS (SELECT min(segment) FROM snapshot UNION ALL"
+                " SELECT (SELECT min(segment) FROM snapshot WHERE segment > s) FROM there"
+                " WHERE s IS NOT NULL)"
+                " DELETE FROM snapshot WHERE segment IN (SELECT s FROM there WHERE s IS NOT NULL"
+                " AND s NOT IN (SELECT id FROM segment))",
                 now_wall_ms, REMEMBER_MS, KEPT_TASK_LIVE, now_wall_ms, REMEMBER_MS, KEPT_TASK_LIVE);
         if (database_exec(d, sql) != 0)
                 return DATABASE_E_FAILED;

@@ -293,3 +293,20 @@ Test(store, freed_with_everything_under_way)
         cr_expect_eq(query("SELECT count(*) FROM snapshot"), 300, "all of it was done");
         stack_unref(stack);
 }
+
+/* Of a record that was lost: they go, and no others. */
+Test(store, snapshots_of_no_segment)
+{
+        Stack *stack = stack_of("main", "a");
+
+        store_begin(MIB);
+        for (uint64_t segment = 1; segment <= 3; segment++)
+                record_run(segment, segment * 10, 2, stack, 0);
+        store_end();
+        query("DELETE FROM segment WHERE id != 2");
+        store_begin(MIB);
+        store_end();
+        cr_expect_eq(query("SELECT count(*) FROM snapshot"), 2);
+        cr_expect_eq(query("SELECT sum(segment) FROM snapshot"), 4);
+        stack_unref(stack);
+}
