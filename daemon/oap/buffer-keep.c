@@ -5,6 +5,7 @@
 
 #include "core/counter.h"
 #include "oap/buffer-private.h"
+#include "oap/codec.h"
 #include "util/error.h"
 #include "util/log.h"
 
@@ -342,6 +343,9 @@ static void buffer_kept_vanished(Buffer *b)
         log_warning("%zu snapshots on disk are gone", b->n_kept);
         counter_add(COUNTER_SNAPSHOTS_KEPT_LOST, b->n_kept);
         list_for_each_safe (s, next, &b->segments, link) {
+                /* Numbers of theirs that may be in use go with them. */
+                if (s->n_kept > 0 && s->next_sequence < s->used_sequence)
+                        s->next_sequence = s->used_sequence;
                 buffer_segment_set_kept(b, s, 0);
                 buffer_segment_retire(b, s);
         }
@@ -444,6 +448,24 @@ static void segment_end_uncertain(
                 b, &(KeepRecord){.segments = &kept, .n_segments = 1, .emptied = s->id}, NULL, NULL);
 }
 
+/* Return: 0, -ENOMEM. */
+static int restore_report(BufferSegment *s, const KeptSegment *segment)
+{
+        size_t size = segment->report_size;
+        void *report;
+
+        /* That of one which got no more snapshots while its span went on is a draft still. */
+        if (!segment->done || codec_segment_end(segment->report, segment->report_size,
+                                      segment->last_wall_ms, &report, &size) != 0) {
+                report = malloc(segment->report_size);
+                if (!report)
+                        return error_origin(-ENOMEM);
+                memcpy(report, segment->report, segment->report_size);
+        }
+        *(segment->done ? &s->report : &s->draft) = (RpcBytes){report, size};
+        return 0;
+}
+
 int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bool task_lives,
         bool again, bool *ret_continues)
 {
@@ -462,15 +484,8 @@ int buffer_restore(Buffer *b, const KeptSegment *segment, size_t n_snapshots, bo
         /* That one was never on disk. Snapshots with lower ids would be taken for such that have left. */
         if (segment->left_id > b->last_id)
                 b->last_id = segment->left_id;
-        if (segment->report_size > 0) {
-                void *report = malloc(segment->report_size);
-
-                if (!report)
-                        return error_origin(-ENOMEM);
-                memcpy(report, segment->report, segment->report_size);
-                *(segment->done ? &s->report : &s->draft) =
-                        (RpcBytes){report, segment->report_size};
-        }
+        if (segment->report_size > 0 && restore_report(s, segment) < 0)
+                return error_origin(-ENOMEM);
         s->left = true;
         s->next_sequence = certain ? segment->next_sequence : segment->reserved_sequence;
         s->used_sequence = segment->reserved_sequence;

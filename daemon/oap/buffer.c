@@ -317,6 +317,23 @@ bool buffer_segment_done(Buffer *b, const char *service, const char *instance,
         return false;
 }
 
+void buffer_segment_unwanted(
+        Buffer *b, const char *service, const char *instance, const char *segment_id)
+{
+        BufferSegment *s;
+
+        list_for_each (s, &b->segments, link)
+                if (s->draft.data && segment_is(s, service, instance, NULL, segment_id)) {
+                        free((void *)TAKE_PTR(s->draft.data));
+                        s->draft.size = 0;
+                        s->done = true;
+                        if (s->recorded)
+                                buffer_record_segment(b, s);
+                        buffer_segment_retire(b, s);
+                        return;
+                }
+}
+
 void buffer_task_done(Buffer *b, const char *service, const char *instance, const char *task_id)
 {
         BufferSegment *s, *next;

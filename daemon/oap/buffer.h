@@ -76,6 +76,10 @@ typedef struct BufferReport {
 void buffer_segment_began(Buffer *b, const char *service, const char *instance,
         const char *segment_id, RpcBytes draft);
 
+/* Its last snapshot was given, and its trace segment is not to be reported any more. */
+void buffer_segment_unwanted(
+        Buffer *b, const char *service, const char *instance, const char *segment_id);
+
 /*
  * The segment gets no more snapshots. `report` (malloc'ed) is kept with it and given to the caller
  * of buffer_retired() once its last snapshot has left.

@@ -322,6 +322,11 @@ void session_segment_done(Session *s, const SegmentReport *report)
         session_take_retired(s);
 }
 
+void session_segment_unwanted(Session *s, const SegmentReport *report)
+{
+        buffer_segment_unwanted(s->buffer, report->service, report->instance, report->segment_id);
+}
+
 /* ---- the rest ---- */
 
 void session_task_finished(

@@ -75,6 +75,8 @@ bool session_snapshot(Session *s, const Snapshot *snapshot);
 void session_segment_began(Session *s, const SegmentReport *report);
 /* The end of a segment whose trace segment is to be reported; its last snapshot was given. */
 void session_segment_done(Session *s, const SegmentReport *report);
+/* The same of one whose trace segment is not to be reported, or not any more. */
+void session_segment_unwanted(Session *s, const SegmentReport *report);
 /* The last snapshot of the task was given. */
 void session_task_finished(
         Session *s, const char *service, const char *instance, const char *task_id);

@@ -26,6 +26,8 @@ static void source_segment_done(void *userdata, const SegmentReport *report, boo
 {
         if (trace_wanted)
                 session_segment_done(userdata, report);
+        else
+                session_segment_unwanted(userdata, report);
 }
 
 static void source_task_finished(

@@ -781,6 +781,60 @@ Test(buffer_keep, nobody_tells_its_end)
         free((void *)draft.data);
 }
 
+/* The same where its task was over, or its snapshots were dropped, before its daemon ended. */
+Test(buffer_keep, nobody_tells_its_end_either)
+{
+        RpcBytes draft = draft_of(1);
+        KeptSegment s = left(7, 7);
+        Skywalking__V3__SegmentObject *m;
+        BufferReport report;
+
+        s.report = draft.data;
+        s.report_size = draft.size;
+        s.last_wall_ms = 77;
+        s.done = true;
+        cr_expect(!restore(&s, 0, true, false));
+        report = buffer_retired(b);
+        m = skywalking__v3__segment_object__unpack(NULL, report.bytes.size, report.bytes.data);
+        cr_assert(m);
+        cr_expect_eq(m->spans[0]->endtime, 77);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        free((void *)report.bytes.data);
+        free((void *)draft.data);
+}
+
+/* Since the configuration has changed: it does not wait for its report for ever. */
+Test(buffer_keep, its_report_is_not_wanted_any_more)
+{
+        add_run("p", 1, 1);
+        buffer_segment_began(b, "svc", "i", "p", draft_of(2));
+        put_on_disk();
+        buffer_task_done(b, "svc", "i", "t");
+        buffer_segment_unwanted(b, "svc", "i", "p");
+        expect("p 0-0 done ");
+        read_from_disk();
+        begin(9, true);
+        buffer_batch_end(b, true, false);
+        cr_expect_null(buffer_retired(b).bytes.data);
+}
+
+/* What was on disk is gone, with the numbers under which it may have arrived. */
+Test(buffer_keep, gone_with_its_numbers)
+{
+        add_run("p", 1, 2);
+        begin(9, true);
+        buffer_batch_end(b, false, true);
+        put_on_disk();
+        while (n_disk > 0)
+                stack_unref(disk[--n_disk].stack);
+        read_from_disk();
+        cr_expect_eq(counter_get(COUNTER_SNAPSHOTS_KEPT_LOST), 2);
+        add_run("p", 3, 1);
+        begin(9, true);
+        expect("p:2@3 ");
+        buffer_batch_end(b, true, false);
+}
+
 /* One that was heard of again has its own report, also if its task ends first. */
 Test(buffer_keep, its_end_is_told)
 {
