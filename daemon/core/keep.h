@@ -72,7 +72,8 @@ typedef struct KeepRecord {
 
 /* `failed`: nothing of it was put on record. */
 typedef void (*KeepRecorded)(void *userdata, bool failed, const KeptLoss *losses, size_t n_losses);
-/* The stacks are borrowed for the call; NULL for one that is damaged. `failed`: none can be read. */
+/* The stacks are borrowed for the call; NULL for one that is damaged. `failed`: none can be read
+ * now; none at all: there are none, or not any more. */
 typedef void (*KeepLoaded)(
         void *userdata, bool failed, const KeptSnapshot *snapshots, size_t n_snapshots);
 

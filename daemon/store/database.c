@@ -201,13 +201,49 @@ static int database_identify(Database *d, int64_t version)
         return 0;
 }
 
-int database_check(Database *d)
+bool database_read_ahead(Database *d, uint64_t *at)
 {
+        sqlite3_file *file = NULL;
+        uint8_t bytes[64 << 10];
+        int r;
+
+        /* With the descriptor that is there: when another one of the file is closed, its locks go. */
+        r = sqlite3_file_control(d->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+        if (r != SQLITE_OK || !file || !file->pMethods)
+                return false;
+        /* What cannot be read is the check's to find. */
+        r = file->pMethods->xRead(file, bytes, sizeof(bytes), (sqlite3_int64)*at);
+        *at += sizeof(bytes);
+        return r == SQLITE_OK;
+}
+
+/* Asked once in so many instructions of SQLite's machine, some 10 µs. */
+#define STOP_INSTRUCTIONS 1000
+
+typedef struct Stop {
+        bool (*stop)(void *userdata);
+        void *userdata;
+} Stop;
+
+static int on_progress(void *userdata)
+{
+        const Stop *s = userdata;
+
+        return s->stop(s->userdata);
+}
+
+int database_check(Database *d, bool (*stop)(void *userdata), void *userdata)
+{
+        Stop asked = {.stop = stop, .userdata = userdata};
         char result[128];
         int64_t number;
+        int r;
 
-        if (database_ask(d, "PRAGMA quick_check(1)", &number, result, sizeof(result)) != 0)
-                return DATABASE_E_FAILED;
+        sqlite3_progress_handler(d->db, STOP_INSTRUCTIONS, on_progress, &asked);
+        r = database_ask(d, "PRAGMA quick_check(1)", &number, result, sizeof(result));
+        sqlite3_progress_handler(d->db, 0, NULL, NULL);
+        if (r != 0)
+                return (d->code & 0xff) == SQLITE_INTERRUPT ? 0 : DATABASE_E_FAILED;
         if (strcmp(result, "ok") != 0) {
                 d->code = SQLITE_CORRUPT;
                 snprintf(d->error, sizeof(d->error), "it is damaged: %s", result);

@@ -43,8 +43,15 @@ int database_open(Database **ret, const DatabaseSchema *schema, const char *path
         uint64_t max_bytes, char **ret_error);
 Database *database_close(Database *d);
 DEFINE_CLEANUP(Database *, database_close)
-/* Reads all of it, which takes as long as the disk needs for that. Return: 0, DATABASE_E_FAILED. */
-int database_check(Database *d);
+/* Reads some bytes of the file, from *at on, which it moves on: so that a check need not wait for the
+ * disk. Return: whether there are more. */
+bool database_read_ahead(Database *d, uint64_t *at);
+/*
+ * Looks at all of it: first at how the pages hang together, then at each row. `stop` is asked now and
+ * then, amid the rows at least, whether what was seen is to do. Return: 0; DATABASE_E_FAILED: it is
+ * damaged, or cannot be read.
+ */
+int database_check(Database *d, bool (*stop)(void *userdata), void *userdata);
 const char *database_error(const Database *d);
 /* Says the last failure. */
 bool database_is_damaged(const Database *d);

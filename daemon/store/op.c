@@ -427,6 +427,16 @@ void op_fail(Op *op)
                 counter_add(COUNTER_STORE_RECORDS_LOST, 1);
 }
 
+void op_fail_for_good(Op *op)
+{
+        if (op->type == OP_LOAD) {
+                op_clear_loaded(op);
+                op->failed = false;
+        } else {
+                op_fail(op);
+        }
+}
+
 void op_answer(Op *op)
 {
         if (op->work)

@@ -43,5 +43,7 @@ int op_do(Op *op, Database *d, uint64_t max_bytes);
 /* Whether it only reads. */
 bool op_is_load(const Op *op);
 void op_fail(Op *op);
+/* The same for good: there is no database any more. Who reads learns that nothing is there. */
+void op_fail_for_good(Op *op);
 /* Main thread: tells whoever waits for it. */
 void op_answer(Op *op);

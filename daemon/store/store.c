@@ -25,6 +25,11 @@
 #define RETRY_NS (5 * NS_PER_S)
 /* What is of no use any more is looked for that often, while there is anything to do. */
 #define SWEEP_NS (600 * NS_PER_S)
+/* A database of that size is checked before anything is done with it; of a larger one, the rest is
+ * read while there is nothing else to do. */
+#define CHECK_FIRST_BYTES (4 << 20)
+/* Then work waits so long for the check; the rows are left alone from there on. */
+#define CHECK_NS (500 * NS_PER_MS)
 
 DEFINE_CLEANUP(Mailbox *, mailbox_free)
 
@@ -43,6 +48,9 @@ struct Store {
         pthread_t thread;
         bool running;
         uint64_t swept_mono_ns;
+        uint64_t n_read_ahead; /* bytes, for the check */
+        uint64_t check_mono_ns;
+        bool checked;
         _Atomic uint64_t bytes, retry_mono_ns; /* 0: works */
         _Atomic bool damaged;                  /* and put aside */
         pthread_mutex_t lock;                  /* of the error */
@@ -164,9 +172,12 @@ static void store_do(Store *s, Op *const *ops, size_t n)
                 if (n > 1 || !op_is_load(ops[0]))
                         store_succeeded(s);
         } else {
-                op_fail(ops[0]);
                 if (!atomic_load(&s->damaged))
                         store_failed(s, database_error(s->database));
+                if (atomic_load(&s->damaged))
+                        op_fail_for_good(ops[0]);
+                else
+                        op_fail(ops[0]);
         }
         for (size_t i = 0; i < n; i++)
                 /* There is room: see n_under_way. */
@@ -188,18 +199,49 @@ static void store_sweep(Store *s)
                 database_rollback(s->database);
 }
 
+/* Or its end. */
+static bool store_has_work(const Store *s)
+{
+        return poll(&(struct pollfd){.fd = mailbox_fd(s->ops), .events = POLLIN}, 1, 0) > 0;
+}
+
+static bool check_stops(void *userdata)
+{
+        const Store *s = userdata;
+
+        return mono_now_ns() >= s->check_mono_ns + CHECK_NS && store_has_work(s);
+}
+
+static void store_check_step(Store *s)
+{
+        if (database_read_ahead(s->database, &s->n_read_ahead))
+                return;
+        s->checked = true;
+        s->check_mono_ns = mono_now_ns();
+        if (database_check(s->database, check_stops, s) != 0)
+                store_failed(s, database_error(s->database));
+}
+
+static void store_check(Store *s)
+{
+        while (!s->checked && !atomic_load(&s->damaged)) {
+                store_check_step(s);
+                if (s->n_read_ahead >= CHECK_FIRST_BYTES && store_has_work(s))
+                        return;
+        }
+}
+
 static void *store_thread(void *userdata)
 {
         Store *s = userdata;
         struct pollfd fd = {.fd = mailbox_fd(s->ops), .events = POLLIN};
         bool ends = false;
 
-        if (database_check(s->database) != 0)
-                store_failed(s, database_error(s->database));
         while (!ends) {
                 Op *ops[GROUP_MAX];
                 size_t n = 0;
 
+                store_check(s);
                 /* EINTR cannot be: all signals are blocked here. */
                 poll(&fd, 1, -1);
                 while (!ends && n < GROUP_MAX && mailbox_pop(s->ops, &ops[n]) == 0) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fixture.h"
+#include "store/database.h"
 
 /* What is there is of no use. */
 
@@ -88,7 +89,8 @@ static void expect_put_aside(const char *error)
 
         snprintf(aside, sizeof(aside), "%s.broken", path);
         load(1);
-        cr_expect(failed);
+        cr_expect(!failed, "there is nothing any more");
+        cr_expect_eq(n_loaded, 0);
         expect_memory(error);
         cr_expect_eq(access(aside, F_OK), 0);
         cr_expect_neq(access(path, F_OK), 0);
@@ -285,6 +287,63 @@ Test(broken, damaged_while_it_runs)
         memset(garbage, 0xa5, sizeof(garbage));
         write_file(path, garbage, sizeof(garbage), 4096);
         load(200000);
-        cr_expect(failed);
         expect_put_aside("");
+}
+
+/* One that is large is used before all of it was looked at. */
+Test(broken, damaged_and_large)
+{
+        static char text[64 << 10], garbage[64 << 10];
+        uint64_t begin_ns;
+
+        store_begin(64 * MIB);
+        memset(text, 'x', sizeof(text) - 1);
+        for (int i = 0; i < 120; i++) {
+                Stack *large;
+
+                snprintf(text, 8, "%07d", i);
+                text[7] = 'x';
+                large = stack_of("main", text);
+                record_run(1 + (uint64_t)i, 1000 + (uint64_t)i * 10, 2, large, 0);
+                stack_unref(large);
+        }
+        store_end();
+        memset(garbage, 0xa5, sizeof(garbage));
+        write_file(path, garbage, sizeof(garbage), 6 * MIB);
+        store_begin(64 * MIB);
+        begin_ns = mono_now_ns();
+        while (strcmp(store_status(store).state, "ready") == 0) {
+                cr_assert_lt(mono_now_ns(), begin_ns + 60 * NS_PER_S, "it was not found");
+                load(1);
+        }
+        expect_put_aside("");
+}
+
+static bool stops;
+static unsigned n_asked;
+
+static bool on_stop(void *userdata)
+{
+        n_asked++;
+        return stops;
+}
+
+Test(broken, a_check_that_is_stopped)
+{
+        char *error;
+        Database *d;
+        uint64_t at = 0;
+
+        make_database();
+        cr_assert_eq(database_open(&d, &database_spool, path, MIB, &error), 0);
+        while (database_read_ahead(d, &at))
+                ;
+        cr_expect_geq(at, database_bytes(d));
+        stops = true;
+        cr_expect_eq(database_check(d, on_stop, NULL), 0);
+        cr_expect_eq(n_asked, 1);
+        stops = false;
+        cr_expect_eq(database_check(d, on_stop, NULL), 0);
+        cr_expect_gt(n_asked, 2);
+        database_close(d);
 }
