@@ -293,12 +293,12 @@ Test(broken, damaged_while_it_runs)
 /* One that is large is used before all of it was looked at. */
 Test(broken, damaged_and_large)
 {
-        static char text[64 << 10], garbage[64 << 10];
+        static char text[32 << 10], garbage[64 << 10];
         uint64_t begin_ns;
 
         store_begin(64 * MIB);
         memset(text, 'x', sizeof(text) - 1);
-        for (int i = 0; i < 120; i++) {
+        for (int i = 0; i < 240; i++) {
                 Stack *large;
 
                 snprintf(text, 8, "%07d", i);
