@@ -86,6 +86,8 @@ sqlite3_stmt *database_statement(Database *d, StatementId id);
 int database_run(Database *d, StatementId id);
 /* The highest id of a segment or snapshot there ever was. Return: 0, DATABASE_E_FAILED. */
 int database_note_id(Database *d, uint64_t id);
+/* Makes d->text as large, at least. Return: 0, DATABASE_E_FAILED. */
+int database_reserve_text(Database *d, size_t size);
 /* The id of a READY stack, which is added if it is new. Return: 0, DATABASE_E_FAILED. */
 int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id);
 /* Values are bound without a copy: they live until the statement is done. */

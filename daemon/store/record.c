@@ -101,6 +101,23 @@ int database_put_report(Database *d, const KeptReport *r)
         return database_run(d, PUT_REPORT);
 }
 
+int database_reserve_text(Database *d, size_t size)
+{
+        char *p;
+
+        if (size <= d->text_size)
+                return 0;
+        p = realloc(d->text, size);
+        if (!p) {
+                d->code = SQLITE_NOMEM;
+                snprintf(d->error, sizeof(d->error), "out of memory");
+                return DATABASE_E_FAILED;
+        }
+        d->text = p;
+        d->text_size = size;
+        return 0;
+}
+
 /* The signatures, outermost first, each with its NUL. */
 static int database_make_text(Database *d, const Stack *stack, size_t *ret_size)
 {
@@ -109,16 +126,8 @@ static int database_make_text(Database *d, const Stack *stack, size_t *ret_size)
 
         for (size_t i = 0; i < stack->n_signatures; i++)
                 size += strlen(stack->signatures[i]) + 1;
-        if (size > d->text_size) {
-                p = realloc(d->text, size);
-                if (!p) {
-                        d->code = SQLITE_NOMEM;
-                        snprintf(d->error, sizeof(d->error), "out of memory");
-                        return DATABASE_E_FAILED;
-                }
-                d->text = p;
-                d->text_size = size;
-        }
+        if (database_reserve_text(d, size) != 0)
+                return DATABASE_E_FAILED;
         p = d->text;
         for (size_t i = 0; i < stack->n_signatures; i++)
                 p = stpcpy(p, stack->signatures[i]) + 1;

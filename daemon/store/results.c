@@ -29,7 +29,7 @@ static const char *const texts[N_RESULT_STATEMENTS] = {
         [PUT_RESULT_TASK] = "INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         [PUT_RESULT_SEGMENT] = "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
                                " ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
-        [ADD_RESULT_SNAPSHOT] = "INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)",
+        [ADD_RESULT_SNAPSHOT] = "INSERT OR REPLACE INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)",
         [RESULT_TASKS] = "SELECT number, service, endpoint, threshold_ms, period_ms,"
                          " max_sampling_count, task.start_wall_ms, end_wall_ms, count(segment.id),"
                          " total(done), total((SELECT max(sequence) + 1 FROM snapshot"
@@ -160,10 +160,9 @@ int database_sweep_results(Database *d, int64_t now_wall_ms, uint64_t max_age_ms
 {
         char sql[512];
 
-        /* What comes from a clock that was ahead goes, too. */
-        snprintf(sql, sizeof(sql),
-                "DELETE FROM segment WHERE abs(%" PRIi64 " - start_wall_ms) > %" PRIu64,
-                now_wall_ms, max_age_ms);
+        /* What is ahead of the clock stays: it may be the clock that is not set yet. */
+        snprintf(sql, sizeof(sql), "DELETE FROM segment WHERE start_wall_ms < %" PRIi64,
+                now_wall_ms - (int64_t)max_age_ms);
         if (database_exec(d, sql) != 0)
                 return DATABASE_E_FAILED;
         *ret_n = (size_t)sqlite3_changes(d->db);
@@ -171,9 +170,9 @@ int database_sweep_results(Database *d, int64_t now_wall_ms, uint64_t max_age_ms
                 return DATABASE_E_FAILED;
         /* One that was begun just now has nothing yet. */
         snprintf(sql, sizeof(sql),
-                "DELETE FROM task WHERE abs(%" PRIi64 " - end_wall_ms) > %" PRIu64
+                "DELETE FROM task WHERE end_wall_ms < %" PRIi64
                 " AND NOT EXISTS (SELECT 1 FROM segment WHERE task = number)",
-                now_wall_ms, max_age_ms);
+                now_wall_ms - (int64_t)max_age_ms);
         return database_exec(d, sql);
 }
 
@@ -287,13 +286,17 @@ int database_result_snapshots(Database *d, uint64_t segment,
 const char *database_result_stack(Database *d, uint64_t id, size_t *ret_size)
 {
         sqlite3_stmt *s = database_statement(d, RESULT_STACKS);
-        const char *text;
+        const char *text, *ret = NULL;
 
-        sqlite3_reset(s);
         sqlite3_bind_int64(s, 1, (int64_t)id);
-        if (sqlite3_step(s) != SQLITE_ROW)
-                return NULL;
-        text = sqlite3_column_blob(s, 0);
-        *ret_size = (size_t)sqlite3_column_bytes(s, 0);
-        return text && *ret_size > 0 && text[*ret_size - 1] == '\0' ? text : NULL;
+        if (sqlite3_step(s) == SQLITE_ROW) {
+                text = sqlite3_column_blob(s, 0);
+                *ret_size = (size_t)sqlite3_column_bytes(s, 0);
+                if (text && *ret_size > 0 && text[*ret_size - 1] == '\0' &&
+                        database_reserve_text(d, *ret_size) == 0)
+                        ret = memcpy(d->text, text, *ret_size);
+        }
+        /* While it is open, the log cannot be written back, and grows. */
+        sqlite3_reset(s);
+        return ret;
 }

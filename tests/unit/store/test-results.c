@@ -289,6 +289,57 @@ Test(results, too_old)
         cr_expect_eq(results->last_id, 2);
 }
 
+/* A batch that comes once more, whole or in part, does not stand in the way of all that follow. */
+Test(results, once_more)
+{
+        begin(MIB, NOW_MS);
+        put_example();
+        put_example();
+        cr_expect(!batch_failed);
+        cr_expect_str_eq(get_tasks(-1), "1:0/2:14 2:0/0:0 ");
+}
+
+/* A clock that is not set yet. */
+Test(results, clock_behind)
+{
+        begin(MIB, NOW_MS);
+        put_example();
+        store_end();
+        begin(MIB, NOW_MS - 8 * DAY_MS);
+        cr_expect_eq(counter_get(COUNTER_RESULTS_REMOVED), 0);
+        cr_expect_str_eq(get_tasks(-1), "1:0/2:14 2:0/0:0 ");
+}
+
+/* After something was read, the log is written back as before. */
+Test(results, log_bounded)
+{
+        char leaf[8000], wal[104];
+        struct stat st;
+
+        begin(64 * MIB, NOW_MS);
+        put_example();
+        get("", false, false, -1);
+        cr_assert(profile);
+        for (int batch = 0; batch < 20; batch++) {
+                ResultBatch *b = result_batch_new();
+
+                add_segment(b, (uint64_t)batch + 3, 1, "a", 0, NOW_MS, false);
+                for (int i = 0; i < 130; i++) {
+                        ResultSnapshot one = {.segment = (uint64_t)batch + 3, .sequence = i};
+
+                        snprintf(leaf, sizeof(leaf), "%07900d", batch * 130 + i);
+                        one.stack = stack_of("main", leaf);
+                        cr_assert_eq(result_batch_add_snapshot(b, &one), 0);
+                        stack_unref(one.stack);
+                }
+                put(b);
+                cr_assert(!batch_failed);
+        }
+        snprintf(wal, sizeof(wal), "%s-wal", results_path);
+        cr_assert_eq(stat(wal, &st), 0);
+        cr_expect_leq(st.st_size, 10 * MIB);
+}
+
 /* A week of tasks, each with stacks of its own, in a small database. */
 Test(results, bounded)
 {
