@@ -47,20 +47,22 @@ typedef enum StatementId {
 } StatementId;
 
 #define COMMON_TABLES                                                                            \
-        "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL)" \
-        " STRICT;"                                                                               \
+        "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL," \
+        " kinds BLOB NOT NULL DEFAULT x'') STRICT;"                                              \
         "CREATE INDEX stack_by_hash ON stack (hash);"                                            \
         "CREATE TABLE last_id (id INTEGER NOT NULL) STRICT;"                                     \
         "INSERT INTO last_id VALUES (0);"
-#define COMMON_STATEMENTS                                                          \
-        [BEGIN] = "BEGIN IMMEDIATE", [COMMIT] = "COMMIT", [ROLLBACK] = "ROLLBACK", \
-        [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2",       \
-        [ADD_STACK] = "INSERT INTO stack (hash, text) VALUES (?1, ?2)",            \
+#define STACK_KINDS_UPGRADE "ALTER TABLE stack ADD COLUMN kinds BLOB NOT NULL DEFAULT x'';"
+#define COMMON_STATEMENTS                                                                   \
+        [BEGIN] = "BEGIN IMMEDIATE", [COMMIT] = "COMMIT", [ROLLBACK] = "ROLLBACK",          \
+        [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2 AND kinds = ?3", \
+        [ADD_STACK] = "INSERT INTO stack (hash, text, kinds) VALUES (?1, ?2, ?3)",          \
         [PUT_LAST_ID] = "UPDATE last_id SET id = ?1 WHERE id < ?1"
 
 struct DatabaseSchema {
         uint32_t application_id;
         int version;
+        const char *upgrade; /* from the version before */
         const char *tables;
         const char *const *texts; /* of statements */
         size_t n_texts;

@@ -145,6 +145,13 @@ static uint64_t text_hash(const char *text, size_t size)
         return hash;
 }
 
+/* A byte each; nothing where they are not known. */
+static void bind_kinds(sqlite3_stmt *s, int n, const Stack *stack)
+{
+        sqlite3_bind_blob64(s, n, stack->kinds ? (const char *)stack->kinds : "",
+                stack->kinds ? stack->n_signatures : 0, SQLITE_STATIC);
+}
+
 int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
 {
         sqlite3_stmt *s;
@@ -158,6 +165,7 @@ int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
         s = database_statement(d, FIND_STACK);
         sqlite3_bind_int64(s, 1, hash);
         sqlite3_bind_blob64(s, 2, d->text, size, SQLITE_STATIC);
+        bind_kinds(s, 3, stack);
         r = sqlite3_step(s);
         if (r == SQLITE_ROW)
                 *ret_id = sqlite3_column_int64(s, 0);
@@ -171,6 +179,7 @@ int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
         s = database_statement(d, ADD_STACK);
         sqlite3_bind_int64(s, 1, hash);
         sqlite3_bind_blob64(s, 2, d->text, size, SQLITE_STATIC);
+        bind_kinds(s, 3, stack);
         if (database_run(d, ADD_STACK) != 0)
                 return DATABASE_E_FAILED;
         *ret_id = sqlite3_last_insert_rowid(d->db);

@@ -128,6 +128,12 @@ static void add_snapshots(ResultBatch *b, uint64_t segment, int32_t first, int32
         for (int32_t i = first; i < first + n; i++) {
                 char name[] = {leaf, '\0'};
                 Stack *stack = stack_of("main", i % 2 ? name : "even");
+                uint8_t *kinds = malloc(2);
+
+                kinds[0] = STACK_KIND_PYTHON;
+                kinds[1] = i % 2 ? STACK_KIND_WAITING : STACK_KIND_KERNEL;
+                stack_take_kinds(stack, kinds);
+
                 const ResultSnapshot snapshot = {.segment = segment,
                         .sequence = i,
                         .state = i % 2 ? THREAD_BLOCKED : THREAD_RUNNING,
@@ -223,6 +229,9 @@ Test(results, profile)
         cr_expect_eq(profile->n_stack_shared, 3); /* main > even, x, y */
         cr_expect_eq(profile->n_stack_frames, 4); /* main, and these */
         cr_expect_eq(profile->n_frames, 4);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__PYTHON);
+        cr_expect_eq(profile->frames[1]->kind, SWPROF__PROFILE__KIND__KERNEL);
+        cr_expect_eq(profile->frames[2]->kind, SWPROF__PROFILE__KIND__WAITING);
         s = profile->segments[0];
         cr_expect_str_eq(s->segment, "a");
         cr_expect_str_eq(profile->tasks[s->task]->id, "local-1");
@@ -255,6 +264,31 @@ Test(results, profile)
         cr_expect_str_eq(error, "nothing of that task was profiled yet");
         get("local-3", false, false, -1);
         cr_expect_str_eq(error, "there is no such task or segment");
+}
+
+/* What a former swprofd has kept, which knew no kinds. */
+Test(results, former_schema)
+{
+        char command[256];
+
+        begin(MIB, NOW_MS);
+        put_example();
+        store_end();
+        snprintf(command, sizeof(command),
+                "sqlite3 %s 'ALTER TABLE stack DROP COLUMN kinds; PRAGMA user_version = 1'",
+                results_path);
+        if (system(command) != 0)
+                cr_skip_test("there is no sqlite3");
+        begin(MIB, NOW_MS);
+        cr_expect_str_eq(store_status(store).error, "");
+        get("a", false, false, -1);
+        cr_assert(profile);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__UNKNOWN);
+        put_example();
+        cr_expect(!batch_failed);
+        get("a", false, false, -1);
+        cr_assert(profile);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__PYTHON);
 }
 
 Test(results, of_others)
