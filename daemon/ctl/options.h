@@ -21,6 +21,9 @@ typedef struct Options {
         TaskOptions task;
 } Options;
 
+/* A large database takes longer. */
+enum { CTL_RESULTS_S = 30 };
+
 /*
  * Asks the daemon, and waits for up to more_s longer than usual. Says what goes wrong. The reply, also
  * of another kind than the wanted one, is freed with swprof__control__reply__free_unpacked. Return: an

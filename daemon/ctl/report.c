@@ -53,7 +53,8 @@ static int fetch(const ReportOptions *o, bool bare, Bytes *ret)
         results.all = results.bare = bare;
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_RESULTS;
         request.results = &results;
-        r = ctl_ask(o->options, &request, 0, SWPROF__CONTROL__REPLY__RESULT_PROFILE, &reply);
+        r = ctl_ask(o->options, &request, CTL_RESULTS_S, SWPROF__CONTROL__REPLY__RESULT_PROFILE,
+                &reply);
         if (r)
                 return r;
         ret->p = TAKE_PTR(reply->profile.data);

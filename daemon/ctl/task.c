@@ -74,7 +74,7 @@ static int ask_tasks(const Options *o, Reply **ret)
 
         request.verb_case = SWPROF__CONTROL__REQUEST__VERB_LOCAL_TASKS;
         request.local_tasks = &empty;
-        return ctl_ask(o, &request, 0, SWPROF__CONTROL__REPLY__RESULT_LOCAL_TASKS, ret);
+        return ctl_ask(o, &request, CTL_RESULTS_S, SWPROF__CONTROL__REPLY__RESULT_LOCAL_TASKS, ret);
 }
 
 static char *list_text(const Swprof__Control__LocalTasks *list)
@@ -160,6 +160,7 @@ static void show_progress(const LocalTask *t)
 static int show_end(const Options *o, const LocalTask *t)
 {
         struct json_object *object;
+        int r;
 
         if (isatty(STDERR_FILENO))
                 fputs("\r\033[K", stderr);
@@ -167,7 +168,9 @@ static int show_end(const Options *o, const LocalTask *t)
                 object = json_new();
                 json_add(object, "version", json_string(SWPROFD_VERSION));
                 json_add(object, "task", json_from_message(&t->base));
-                return output_take(json_take_text(object));
+                r = output_take(json_take_text(object));
+                if (r || t->segments > 0)
+                        return r;
         }
         if (t->segments == 0) {
                 fprintf(stderr,
@@ -185,7 +188,7 @@ static int wait_for(const Options *o, const char *id)
 {
         const struct timespec pause = {
                 .tv_sec = POLL_MS / 1000, .tv_nsec = POLL_MS % 1000 * 1000000L};
-        unsigned n_polls = 0;
+        unsigned n_polls = 0, n_unknown = 0;
 
         for (;;) {
                 _cleanup_(reply_freep) Reply *reply = NULL;
@@ -199,6 +202,10 @@ static int wait_for(const Options *o, const char *id)
                         ((t->segments > 0 && t->done_segments == t->segments) ||
                                 ++n_polls > SETTLE_POLLS))
                         return show_end(o, t);
+                if (!t && ++n_unknown > SETTLE_POLLS) {
+                        fprintf(stderr, "swprofctl: swprofd does not know %s any more\n", id);
+                        return CTL_EXIT_FAILED;
+                }
                 if (t)
                         show_progress(t);
                 nanosleep(&pause, NULL);

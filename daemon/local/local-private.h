@@ -19,6 +19,7 @@ typedef struct LocalTask {
 typedef struct LocalSegment {
         HashLink by_name;
         ResultSegment segment;
+        int64_t owner_wall_ms; /* when its owner was looked at */
 } LocalSegment;
 
 /* Batches on their way to be kept. */

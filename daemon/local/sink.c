@@ -8,6 +8,7 @@
 #include "local/local-private.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/owner.h"
 
 /* How long what comes is gathered. A report of a running task is as old. */
 #define GATHER_NS (300 * NS_PER_MS)
@@ -15,6 +16,8 @@
 #define RETRY_NS (1000 * NS_PER_MS)
 /* What waits for the disk, at most, roughly. */
 #define PENDING_BYTES_MAX (16U << 20)
+/* How often it is looked at whose a program is. */
+#define OWNER_MS 250
 
 static uint64_t name_hash(uint64_t task, const char *segment_id)
 {
@@ -147,6 +150,21 @@ static LocalSegment *sink_add_segment(Sink *s, ResultBatch *b, const Snapshot *s
         return segment;
 }
 
+/* A program that has come to have more rights than its user is no business of that user any more. */
+static void check_owner(ResultBatch *b, LocalSegment *segment, int64_t now_wall_ms)
+{
+        ResultSegment *s = &segment->segment;
+
+        if (s->uid == (uid_t)-1 || llabs(now_wall_ms - segment->owner_wall_ms) < OWNER_MS)
+                return;
+        segment->owner_wall_ms = now_wall_ms;
+        if (owner_of(s->pid, s->uid) != OWNER_OTHER)
+                return;
+        s->uid = (uid_t)-1;
+        if (result_batch_add_segment(b, s) < 0)
+                lose("who may see a segment");
+}
+
 bool sink_snapshot(Sink *s, const Snapshot *snapshot)
 {
         ResultBatch *b = sink_has_room(s) ? sink_batch(s) : NULL;
@@ -162,6 +180,7 @@ bool sink_snapshot(Sink *s, const Snapshot *snapshot)
         if (b && !segment)
                 segment = sink_add_segment(s, b, snapshot);
         if (b && segment) {
+                check_owner(b, segment, snapshot->time_wall_ms);
                 kept.segment = segment->segment.id;
                 if (result_batch_add_snapshot(b, &kept) == 0)
                         return true;

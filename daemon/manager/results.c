@@ -10,6 +10,8 @@
 
 /* Answers that are waited for; of a user who is not trusted, one. */
 #define QUESTIONS_MAX 16
+/* Longer than other answers: of a large database, on a slow disk. */
+#define ANSWER_US (30 * 1000000ULL)
 
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
@@ -116,6 +118,7 @@ static Question *question_new(Manager *m, ControlCall *call)
                 control_call_fail(call, "out of memory", false);
                 return NULL;
         }
+        control_call_expect(call, ANSWER_US);
         q->call = call;
         q->uid = uid;
         list_append(&m->questions, &q->link);

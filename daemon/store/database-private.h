@@ -47,20 +47,22 @@ typedef enum StatementId {
 } StatementId;
 
 #define COMMON_TABLES                                                                            \
-        "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL)" \
-        " STRICT;"                                                                               \
+        "CREATE TABLE stack (id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text BLOB NOT NULL," \
+        " kinds BLOB NOT NULL DEFAULT x'') STRICT;"                                              \
         "CREATE INDEX stack_by_hash ON stack (hash);"                                            \
         "CREATE TABLE last_id (id INTEGER NOT NULL) STRICT;"                                     \
         "INSERT INTO last_id VALUES (0);"
-#define COMMON_STATEMENTS                                                          \
-        [BEGIN] = "BEGIN IMMEDIATE", [COMMIT] = "COMMIT", [ROLLBACK] = "ROLLBACK", \
-        [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2",       \
-        [ADD_STACK] = "INSERT INTO stack (hash, text) VALUES (?1, ?2)",            \
+#define STACK_KINDS_UPGRADE "ALTER TABLE stack ADD COLUMN kinds BLOB NOT NULL DEFAULT x'';"
+#define COMMON_STATEMENTS                                                                   \
+        [BEGIN] = "BEGIN IMMEDIATE", [COMMIT] = "COMMIT", [ROLLBACK] = "ROLLBACK",          \
+        [FIND_STACK] = "SELECT id FROM stack WHERE hash = ?1 AND text = ?2 AND kinds = ?3", \
+        [ADD_STACK] = "INSERT INTO stack (hash, text, kinds) VALUES (?1, ?2, ?3)",          \
         [PUT_LAST_ID] = "UPDATE last_id SET id = ?1 WHERE id < ?1"
 
 struct DatabaseSchema {
         uint32_t application_id;
         int version;
+        const char *upgrade; /* from the version before */
         const char *tables;
         const char *const *texts; /* of statements */
         size_t n_texts;
@@ -86,6 +88,8 @@ sqlite3_stmt *database_statement(Database *d, StatementId id);
 int database_run(Database *d, StatementId id);
 /* The highest id of a segment or snapshot there ever was. Return: 0, DATABASE_E_FAILED. */
 int database_note_id(Database *d, uint64_t id);
+/* Makes d->text as large, at least. Return: 0, DATABASE_E_FAILED. */
+int database_reserve_text(Database *d, size_t size);
 /* The id of a READY stack, which is added if it is new. Return: 0, DATABASE_E_FAILED. */
 int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id);
 /* Values are bound without a copy: they live until the statement is done. */

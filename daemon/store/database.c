@@ -63,7 +63,8 @@ static const char *const spool_texts[N_SPOOL_STATEMENTS] = {
 
 const DatabaseSchema database_spool = {
         .application_id = 0x73777072, /* "swpr" */
-        .version = 1,
+        .version = 2,
+        .upgrade = STACK_KINDS_UPGRADE,
         .tables = spool_tables,
         .texts = spool_texts,
         .n_texts = N_SPOOL_STATEMENTS,
@@ -188,7 +189,8 @@ static int database_identify(Database *d, int64_t version)
 
         if (database_ask(d, "PRAGMA application_id", &application, NULL, 0) != 0)
                 return DATABASE_E_FAILED;
-        if (version != schema->version || application != schema->application_id) {
+        if ((version != schema->version && version != schema->version - 1) || version == 0 ||
+                application != schema->application_id) {
                 d->code = SQLITE_FORMAT;
                 if (version > schema->version && application == schema->application_id)
                         snprintf(d->error, sizeof(d->error),
@@ -252,14 +254,15 @@ int database_check(Database *d, bool (*stop)(void *userdata), void *userdata)
         return 0;
 }
 
-static int database_create(Database *d)
+/* `sql`: the tables, or what makes them of those of the version before. */
+static int database_write_schema(Database *d, const char *sql)
 {
-        char sql[128];
+        char end[128];
 
-        snprintf(sql, sizeof(sql), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+        snprintf(end, sizeof(end), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
                 (int)d->schema->application_id, d->schema->version);
-        if (database_exec(d, "BEGIN IMMEDIATE") != 0 || database_exec(d, d->schema->tables) != 0 ||
-                database_exec(d, sql) != 0)
+        if (database_exec(d, "BEGIN IMMEDIATE") != 0 || database_exec(d, sql) != 0 ||
+                database_exec(d, end) != 0)
                 return DATABASE_E_FAILED;
         return 0;
 }
@@ -297,7 +300,9 @@ static int database_start(Database *d, uint64_t max_bytes)
         if (r == 0)
                 r = database_exec(d, "PRAGMA synchronous = NORMAL");
         if (r == 0 && n_objects == 0)
-                r = database_create(d);
+                r = database_write_schema(d, d->schema->tables);
+        else if (r == 0 && version < d->schema->version)
+                r = database_write_schema(d, d->schema->upgrade);
         if (r == 0)
                 r = database_prepare(d);
         if (r == 0)

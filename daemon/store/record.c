@@ -101,6 +101,23 @@ int database_put_report(Database *d, const KeptReport *r)
         return database_run(d, PUT_REPORT);
 }
 
+int database_reserve_text(Database *d, size_t size)
+{
+        char *p;
+
+        if (size <= d->text_size)
+                return 0;
+        p = realloc(d->text, size);
+        if (!p) {
+                d->code = SQLITE_NOMEM;
+                snprintf(d->error, sizeof(d->error), "out of memory");
+                return DATABASE_E_FAILED;
+        }
+        d->text = p;
+        d->text_size = size;
+        return 0;
+}
+
 /* The signatures, outermost first, each with its NUL. */
 static int database_make_text(Database *d, const Stack *stack, size_t *ret_size)
 {
@@ -109,16 +126,8 @@ static int database_make_text(Database *d, const Stack *stack, size_t *ret_size)
 
         for (size_t i = 0; i < stack->n_signatures; i++)
                 size += strlen(stack->signatures[i]) + 1;
-        if (size > d->text_size) {
-                p = realloc(d->text, size);
-                if (!p) {
-                        d->code = SQLITE_NOMEM;
-                        snprintf(d->error, sizeof(d->error), "out of memory");
-                        return DATABASE_E_FAILED;
-                }
-                d->text = p;
-                d->text_size = size;
-        }
+        if (database_reserve_text(d, size) != 0)
+                return DATABASE_E_FAILED;
         p = d->text;
         for (size_t i = 0; i < stack->n_signatures; i++)
                 p = stpcpy(p, stack->signatures[i]) + 1;
@@ -136,6 +145,13 @@ static uint64_t text_hash(const char *text, size_t size)
         return hash;
 }
 
+/* A byte each; nothing where they are not known. */
+static void bind_kinds(sqlite3_stmt *s, int n, const Stack *stack)
+{
+        sqlite3_bind_blob64(s, n, stack->kinds ? (const char *)stack->kinds : "",
+                stack->kinds ? stack->n_signatures : 0, SQLITE_STATIC);
+}
+
 int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
 {
         sqlite3_stmt *s;
@@ -149,6 +165,7 @@ int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
         s = database_statement(d, FIND_STACK);
         sqlite3_bind_int64(s, 1, hash);
         sqlite3_bind_blob64(s, 2, d->text, size, SQLITE_STATIC);
+        bind_kinds(s, 3, stack);
         r = sqlite3_step(s);
         if (r == SQLITE_ROW)
                 *ret_id = sqlite3_column_int64(s, 0);
@@ -162,6 +179,7 @@ int database_find_stack(Database *d, const Stack *stack, int64_t *ret_id)
         s = database_statement(d, ADD_STACK);
         sqlite3_bind_int64(s, 1, hash);
         sqlite3_bind_blob64(s, 2, d->text, size, SQLITE_STATIC);
+        bind_kinds(s, 3, stack);
         if (database_run(d, ADD_STACK) != 0)
                 return DATABASE_E_FAILED;
         *ret_id = sqlite3_last_insert_rowid(d->db);

@@ -90,7 +90,7 @@ static int string_index(Writer *w, const char *text, uint32_t *ret)
         return 0;
 }
 
-static int frame_index(Writer *w, const char *signature, uint32_t *ret)
+static int frame_index(Writer *w, const char *signature, unsigned kind, uint32_t *ret)
 {
         Word *word = word_get(w, signature);
         Profile *p = &w->profile;
@@ -106,11 +106,14 @@ static int frame_index(Writer *w, const char *signature, uint32_t *ret)
                         return error_origin(-ENOMEM);
                 swprof__profile__frame__init(frame);
                 frame->signature = word->string;
-                frame->kind = signature[0] == '[' ? SWPROF__PROFILE__KIND__WAITING
-                                                  : SWPROF__PROFILE__KIND__UNKNOWN;
                 p->frames[p->n_frames++] = frame;
                 word->frame = (uint32_t)p->n_frames;
         }
+        /* The same may come from where its kind is not known. */
+        frame = p->frames[word->frame - 1];
+        if (frame->kind == SWPROF__PROFILE__KIND__UNKNOWN &&
+                kind <= SWPROF__PROFILE__KIND__ANONYMOUS)
+                frame->kind = (Swprof__Profile__Kind)kind;
         *ret = word->frame - 1;
         return 0;
 }
@@ -118,7 +121,7 @@ static int frame_index(Writer *w, const char *signature, uint32_t *ret)
 /* ---- stacks ---- */
 
 /* Makes the frames of a text the last stack's, and notes how many are as before. */
-static int stack_frames(Writer *w, const char *text, size_t size)
+static int stack_frames(Writer *w, const char *text, size_t size, const uint8_t *kinds)
 {
         Profile *p = &w->profile;
         size_t n = 0, shared = 0;
@@ -128,7 +131,7 @@ static int stack_frames(Writer *w, const char *text, size_t size)
         for (const char *s = text; s < text + size; s += strlen(s) + 1, n++) {
                 uint32_t frame = 0;
 
-                r = frame_index(w, s, &frame);
+                r = frame_index(w, s, kinds ? kinds[n] : STACK_KIND_UNKNOWN, &frame);
                 if (r == 0)
                         r = array_reserve(&w->before, n, &w->before_size, sizeof(*w->before));
                 if (r)
@@ -161,6 +164,7 @@ static int stack_index(Writer *w, uint64_t id, uint32_t *ret)
 {
         uint64_t hash = hash_u64(id);
         const char *text;
+        const uint8_t *kinds;
         size_t size = 0;
         Known *known;
         int r;
@@ -173,8 +177,8 @@ static int stack_index(Writer *w, uint64_t id, uint32_t *ret)
                 }
         }
         /* One that is damaged has no frames. */
-        text = database_result_stack(w->database, id, &size);
-        r = stack_frames(w, text, text ? size : 0);
+        text = database_result_stack(w->database, id, &size, &kinds);
+        r = stack_frames(w, text, text ? size : 0, kinds);
         if (r)
                 return error_trace(r);
         known = calloc(1, sizeof(*known));

@@ -139,6 +139,8 @@ static int query_run(void *data, Database *d, uint64_t max_bytes)
 {
         Query *q = data;
 
+        /* Of a try before, in a transaction that failed. */
+        free(TAKE_PTR(q->profile));
         q->result = results_profile(d, &q->query, &q->profile, &q->profile_size);
         return q->result == -EIO ? DATABASE_E_FAILED : 0;
 }

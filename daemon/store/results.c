@@ -29,7 +29,7 @@ static const char *const texts[N_RESULT_STATEMENTS] = {
         [PUT_RESULT_TASK] = "INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         [PUT_RESULT_SEGMENT] = "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
                                " ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
-        [ADD_RESULT_SNAPSHOT] = "INSERT INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)",
+        [ADD_RESULT_SNAPSHOT] = "INSERT OR REPLACE INTO snapshot VALUES (?1, ?2, ?3, ?4, ?5)",
         [RESULT_TASKS] = "SELECT number, service, endpoint, threshold_ms, period_ms,"
                          " max_sampling_count, task.start_wall_ms, end_wall_ms, count(segment.id),"
                          " total(done), total((SELECT max(sequence) + 1 FROM snapshot"
@@ -47,14 +47,15 @@ static const char *const texts[N_RESULT_STATEMENTS] = {
                 " ORDER BY sequence DESC LIMIT 1), thread"
                 " FROM segment WHERE ?1 IN (0, task) AND ifnull(?2, segment_id) = segment_id"
                 " AND ?3 IN (-1, uid) ORDER BY id",
-        [RESULT_STACKS] = "SELECT text FROM stack WHERE id = ?1",
+        [RESULT_STACKS] = "SELECT text, kinds FROM stack WHERE id = ?1",
         [RESULT_SNAPSHOTS] = "SELECT sequence, time_wall_ms, state, stack FROM snapshot"
                              " WHERE segment = ?1 ORDER BY sequence",
 };
 
 const DatabaseSchema database_results = {
         .application_id = 0x7377706c, /* "swpl" */
-        .version = 1,
+        .version = 2,
+        .upgrade = STACK_KINDS_UPGRADE,
         .tables = tables,
         .texts = texts,
         .n_texts = N_RESULT_STATEMENTS,
@@ -160,10 +161,9 @@ int database_sweep_results(Database *d, int64_t now_wall_ms, uint64_t max_age_ms
 {
         char sql[512];
 
-        /* What comes from a clock that was ahead goes, too. */
-        snprintf(sql, sizeof(sql),
-                "DELETE FROM segment WHERE abs(%" PRIi64 " - start_wall_ms) > %" PRIu64,
-                now_wall_ms, max_age_ms);
+        /* What is ahead of the clock stays: it may be the clock that is not set yet. */
+        snprintf(sql, sizeof(sql), "DELETE FROM segment WHERE start_wall_ms < %" PRIi64,
+                now_wall_ms - (int64_t)max_age_ms);
         if (database_exec(d, sql) != 0)
                 return DATABASE_E_FAILED;
         *ret_n = (size_t)sqlite3_changes(d->db);
@@ -171,9 +171,9 @@ int database_sweep_results(Database *d, int64_t now_wall_ms, uint64_t max_age_ms
                 return DATABASE_E_FAILED;
         /* One that was begun just now has nothing yet. */
         snprintf(sql, sizeof(sql),
-                "DELETE FROM task WHERE abs(%" PRIi64 " - end_wall_ms) > %" PRIu64
+                "DELETE FROM task WHERE end_wall_ms < %" PRIi64
                 " AND NOT EXISTS (SELECT 1 FROM segment WHERE task = number)",
-                now_wall_ms, max_age_ms);
+                now_wall_ms - (int64_t)max_age_ms);
         return database_exec(d, sql);
 }
 
@@ -284,16 +284,38 @@ int database_result_snapshots(Database *d, uint64_t segment,
         return database_iteration_end(d, s, r == SQLITE_ROW ? SQLITE_DONE : r);
 }
 
-const char *database_result_stack(Database *d, uint64_t id, size_t *ret_size)
+/* NULL: it is damaged, or no memory. */
+static const char *copy_stack(
+        Database *d, sqlite3_stmt *s, size_t *ret_size, const uint8_t **ret_kinds)
+{
+        const char *text = sqlite3_column_blob(s, 0);
+        size_t size = (size_t)sqlite3_column_bytes(s, 0), n = 0;
+        const uint8_t *kinds = sqlite3_column_blob(s, 1);
+        size_t n_kinds = (size_t)sqlite3_column_bytes(s, 1);
+
+        if (!text || size == 0 || text[size - 1] != '\0' ||
+                database_reserve_text(d, size + n_kinds) != 0)
+                return NULL;
+        memcpy(d->text, text, size);
+        for (size_t i = 0; i < size; i++)
+                n += text[i] == '\0';
+        if (kinds && n_kinds == n)
+                *ret_kinds = memcpy(d->text + size, kinds, n);
+        *ret_size = size;
+        return d->text;
+}
+
+const char *database_result_stack(
+        Database *d, uint64_t id, size_t *ret_size, const uint8_t **ret_kinds)
 {
         sqlite3_stmt *s = database_statement(d, RESULT_STACKS);
-        const char *text;
+        const char *ret = NULL;
 
-        sqlite3_reset(s);
+        *ret_kinds = NULL;
         sqlite3_bind_int64(s, 1, (int64_t)id);
-        if (sqlite3_step(s) != SQLITE_ROW)
-                return NULL;
-        text = sqlite3_column_blob(s, 0);
-        *ret_size = (size_t)sqlite3_column_bytes(s, 0);
-        return text && *ret_size > 0 && text[*ret_size - 1] == '\0' ? text : NULL;
+        if (sqlite3_step(s) == SQLITE_ROW)
+                ret = copy_stack(d, s, ret_size, ret_kinds);
+        /* While it is open, the log cannot be written back, and grows. */
+        sqlite3_reset(s);
+        return ret;
 }

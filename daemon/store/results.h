@@ -57,8 +57,10 @@ typedef struct ResultSnapshotRow {
 int database_result_snapshots(Database *d, uint64_t segment,
         bool (*each)(void *userdata, const ResultSnapshotRow *row), void *userdata);
 /* The signatures, outermost first, each with its NUL; valid until the next call. NULL: there is none,
- * or it is damaged. */
-const char *database_result_stack(Database *d, uint64_t id, size_t *ret_size);
+ * or it is damaged, or no memory.
+ * *ret_kinds: the StackKind of each; NULL: not known. */
+const char *database_result_stack(
+        Database *d, uint64_t id, size_t *ret_size, const uint8_t **ret_kinds);
 
 /* ---- results-profile.c ---- */
 

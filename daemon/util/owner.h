@@ -4,7 +4,7 @@
 #include <sys/types.h>
 
 typedef enum Owner {
-        OWNER_GONE, /* no such process */
+        OWNER_GONE, /* no such process, or it has ended */
         OWNER_SELF,
         OWNER_OTHER,
 } Owner;

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/counter.h"
 #include "local/local.h"
@@ -40,6 +43,8 @@ static struct World {
         uint64_t now_ns;
         Target targets[TARGETS];
         unsigned n_refused, stack_size;
+        pid_t pid; /* of requests, and whose */
+        uid_t uid;
 
         /* the store */
         Results results;
@@ -103,6 +108,7 @@ static void keep_segment(const ResultSegment *s)
         }
         cr_assert_eq(k->row.id, s->id);
         cr_assert_eq(k->row.task, s->task);
+        k->row.uid = s->uid;
         if (s->done) {
                 k->n_done++;
                 k->row.done = true;
@@ -194,7 +200,7 @@ static bool on_snapshot(void *userdata, const Snapshot *s)
         bool taken;
 
         cr_assert_eq(s->source, w.source);
-        cr_assert_eq(s->uid, 7);
+        cr_assert_eq(s->uid, w.uid);
         taken = s->source->snapshot(s->source->userdata, s);
         w.n_refused += !taken;
         return taken;
@@ -266,6 +272,8 @@ static void setup(void)
 {
         log_set_max_level(LOG_ERR);
         w = (struct World){.now_ns = BEGIN_NS,
+                .pid = getpid(),
+                .uid = getuid(),
                 .config = {.profile_active = true,
                         .profile_max_parallel = 5,
                         .profile_max_duration_ms = 600000,
@@ -349,9 +357,9 @@ static int request(Instance *i, uint64_t client, const char *id)
         const SpanStartEvent event = {.segment_id = id,
                 .operation = "/slow",
                 .trace_id = "",
-                .pid = 1,
+                .pid = w.pid,
                 .tid = (pid_t)client,
-                .uid = 7,
+                .uid = w.uid,
                 .start_mono_ns = w.now_ns};
 
         return core_span_start(w.core, i, client, &event, now());
@@ -550,6 +558,50 @@ Test(local, restarts)
         cr_assert_null(kept("fourth"));
         must_start("svc", 1, id);
         cr_assert_str_eq(id, "local-2");
+}
+
+/* A program of a user that cannot be looked into any more once it is told so. Return: its pid. */
+static pid_t program(int fd, int other_fd, uid_t uid)
+{
+        pid_t pid = fork();
+        char c = 0;
+
+        if (pid != 0)
+                return pid;
+        close(other_fd);
+        if (setuid(uid) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0 || write(fd, &c, 1) != 1 ||
+                read(fd, &c, 1) != 1 || prctl(PR_SET_DUMPABLE, 0) < 0 || write(fd, &c, 1) != 1)
+                _exit(1);
+        (void)!read(fd, &c, 1);
+        _exit(0);
+}
+
+/* What a program has become is not its user's business. */
+Test(local, more_rights)
+{
+        char id[RESULT_TASK_ID_SIZE], c;
+        Instance *a = attach("svc", "a");
+        int fds[2];
+
+        if (getuid() != 0)
+                cr_skip_test("a program of another user: only root can begin one");
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        w.uid = 65534;
+        w.pid = program(fds[1], fds[0], w.uid);
+        close(fds[1]);
+        cr_assert_eq(read(fds[0], &c, 1), 1);
+        must_start("svc", 1, id);
+        cr_assert_eq(request(a, 1, "one"), 0);
+        pass(1500);
+        cr_assert_eq(kept("one")->row.uid, w.uid);
+        cr_assert_eq(write(fds[0], &c, 1), 1);
+        cr_assert_eq(read(fds[0], &c, 1), 1);
+        pass(1500);
+        cr_expect_eq(kept("one")->row.uid, (uid_t)-1);
+        stop(1, "one");
+        settle();
+        cr_expect_eq(kept("one")->row.uid, (uid_t)-1);
+        close(fds[0]);
 }
 
 /* Requests, failures of the disk and ends of the daemon as they come: the store checks. */

@@ -142,7 +142,7 @@ Test(broken, newer)
 {
         make_database();
         execute("PRAGMA user_version = 99");
-        expect_begun_anew("begun anew: it is of a newer swprofd (schema 99, this one knows 1)");
+        expect_begun_anew("begun anew: it is of a newer swprofd (schema 99, this one knows 2)");
 }
 
 Test(broken, damaged)

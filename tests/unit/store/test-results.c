@@ -128,6 +128,12 @@ static void add_snapshots(ResultBatch *b, uint64_t segment, int32_t first, int32
         for (int32_t i = first; i < first + n; i++) {
                 char name[] = {leaf, '\0'};
                 Stack *stack = stack_of("main", i % 2 ? name : "even");
+                uint8_t *kinds = malloc(2);
+
+                kinds[0] = STACK_KIND_PYTHON;
+                kinds[1] = i % 2 ? STACK_KIND_WAITING : STACK_KIND_KERNEL;
+                stack_take_kinds(stack, kinds);
+
                 const ResultSnapshot snapshot = {.segment = segment,
                         .sequence = i,
                         .state = i % 2 ? THREAD_BLOCKED : THREAD_RUNNING,
@@ -223,6 +229,9 @@ Test(results, profile)
         cr_expect_eq(profile->n_stack_shared, 3); /* main > even, x, y */
         cr_expect_eq(profile->n_stack_frames, 4); /* main, and these */
         cr_expect_eq(profile->n_frames, 4);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__PYTHON);
+        cr_expect_eq(profile->frames[1]->kind, SWPROF__PROFILE__KIND__KERNEL);
+        cr_expect_eq(profile->frames[2]->kind, SWPROF__PROFILE__KIND__WAITING);
         s = profile->segments[0];
         cr_expect_str_eq(s->segment, "a");
         cr_expect_str_eq(profile->tasks[s->task]->id, "local-1");
@@ -257,6 +266,31 @@ Test(results, profile)
         cr_expect_str_eq(error, "there is no such task or segment");
 }
 
+/* What a former swprofd has kept, which knew no kinds. */
+Test(results, former_schema)
+{
+        char command[256];
+
+        begin(MIB, NOW_MS);
+        put_example();
+        store_end();
+        snprintf(command, sizeof(command),
+                "sqlite3 %s 'ALTER TABLE stack DROP COLUMN kinds; PRAGMA user_version = 1'",
+                results_path);
+        if (system(command) != 0)
+                cr_skip_test("there is no sqlite3");
+        begin(MIB, NOW_MS);
+        cr_expect_str_eq(store_status(store).error, "");
+        get("a", false, false, -1);
+        cr_assert(profile);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__UNKNOWN);
+        put_example();
+        cr_expect(!batch_failed);
+        get("a", false, false, -1);
+        cr_assert(profile);
+        cr_expect_eq(profile->frames[0]->kind, SWPROF__PROFILE__KIND__PYTHON);
+}
+
 Test(results, of_others)
 {
         begin(MIB, NOW_MS);
@@ -287,6 +321,57 @@ Test(results, too_old)
         cr_expect_str_eq(answer, "");
         /* Ids are not used again. */
         cr_expect_eq(results->last_id, 2);
+}
+
+/* A batch that comes once more, whole or in part, does not stand in the way of all that follow. */
+Test(results, once_more)
+{
+        begin(MIB, NOW_MS);
+        put_example();
+        put_example();
+        cr_expect(!batch_failed);
+        cr_expect_str_eq(get_tasks(-1), "1:0/2:14 2:0/0:0 ");
+}
+
+/* A clock that is not set yet. */
+Test(results, clock_behind)
+{
+        begin(MIB, NOW_MS);
+        put_example();
+        store_end();
+        begin(MIB, NOW_MS - 8 * DAY_MS);
+        cr_expect_eq(counter_get(COUNTER_RESULTS_REMOVED), 0);
+        cr_expect_str_eq(get_tasks(-1), "1:0/2:14 2:0/0:0 ");
+}
+
+/* After something was read, the log is written back as before. */
+Test(results, log_bounded)
+{
+        char leaf[8000], wal[104];
+        struct stat st;
+
+        begin(64 * MIB, NOW_MS);
+        put_example();
+        get("", false, false, -1);
+        cr_assert(profile);
+        for (int batch = 0; batch < 20; batch++) {
+                ResultBatch *b = result_batch_new();
+
+                add_segment(b, (uint64_t)batch + 3, 1, "a", 0, NOW_MS, false);
+                for (int i = 0; i < 130; i++) {
+                        ResultSnapshot one = {.segment = (uint64_t)batch + 3, .sequence = i};
+
+                        snprintf(leaf, sizeof(leaf), "%07900d", batch * 130 + i);
+                        one.stack = stack_of("main", leaf);
+                        cr_assert_eq(result_batch_add_snapshot(b, &one), 0);
+                        stack_unref(one.stack);
+                }
+                put(b);
+                cr_assert(!batch_failed);
+        }
+        snprintf(wal, sizeof(wal), "%s-wal", results_path);
+        cr_assert_eq(stat(wal, &st), 0);
+        cr_expect_leq(st.st_size, 10 * MIB);
 }
 
 /* A week of tasks, each with stacks of its own, in a small database. */

@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "util/hash.h"
 #include "util/list.h"
 #include "util/log.h"
 #include "util/mailbox.h"
+#include "util/owner.h"
 
 typedef struct Item {
         HashLink by_key;
@@ -160,4 +162,20 @@ Test(log, limit)
         l.begin_mono_ns = 0;
         cr_assert(log_limit(&l, &suppressed));
         cr_assert_eq(suppressed, 2);
+}
+
+/* One that has ended, and is not waited for yet: its files are root's. */
+Test(owner, zombie)
+{
+        siginfo_t info;
+        pid_t pid = fork();
+
+        if (pid == 0)
+                _exit(0);
+        cr_expect_eq(owner_of(getpid(), getuid()), OWNER_SELF);
+        cr_expect_eq(owner_of(getpid(), getuid() + 1), OWNER_OTHER);
+        cr_assert_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+        cr_expect_eq(owner_of(pid, getuid()), OWNER_GONE);
+        cr_assert_eq(waitpid(pid, NULL, 0), pid);
+        cr_expect_eq(owner_of(pid, getuid()), OWNER_GONE);
 }
