@@ -63,19 +63,20 @@ class Hostile(SwprofdTest):
 
     def stack_of_nobody(self, server):
         """A stack whose pages never come is not waited for: others are sampled in time, and BPF is not held up."""
-        self.peer.create_task("hostile", "/hostile", period=10, count=9)
+        # On slow guests all of this takes more than a minute.
+        self.peer.create_task("hostile", "/hostile", period=10, count=9, duration=5)
         hostile = self.program("hostile-stack", "hostile", "one", server)
         hostile.line()
         # What sleeps on it is sampled as long as it has not run; a new look has to copy.
         tid = hostile.line()["gone"]
-        self.peer.create_task("fine", "/fine", period=10)
+        self.peer.create_task("fine", "/fine", period=10, duration=5)
         fine = self.program("idle", "fine", "one", "/fine", "span")
         fine.line()
         segment = fine.line()["segment"]
 
         def captured():
             return [s for s in self.daemon.status()["slots"] if s["segment"] == segment and int(s["captured"]) > 50]
-        wait_until(captured, 15, "samples of another thread")
+        wait_until(captured, 30, "samples of another thread")
         # The second daemon finds the thread anew: it has no earlier copy to repeat.
         done = subprocess.run([BUILD / "daemon/swprofd", f"--record={self.folder}/record", "--pid",
                                str(hostile.process.pid), "--tid", str(tid)],
