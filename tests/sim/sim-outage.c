@@ -44,10 +44,8 @@ ParameterizedTestParameters(sim_outage, at_any_point)
         return cr_make_param_array(Outage, outages, n);
 }
 
-ParameterizedTest(const Outage *o, sim_outage, at_any_point)
+static void begin(void)
 {
-        bool sent = o->fate != FATE_NOT_SENT, snapshots = !strcmp(o->method, "collectSnapshot");
-
         world_begin(7);
         w.calm = true;
         w.run_ms = 220 * 1000;
@@ -56,6 +54,13 @@ ParameterizedTest(const Outage *o, sim_outage, at_any_point)
                 w.tasks[i].minutes = 1;
                 w.tasks[i].create_ms = world_now().wall_ms + 5000 + i * 70000;
         }
+}
+
+ParameterizedTest(const Outage *o, sim_outage, at_any_point)
+{
+        bool sent = o->fate != FATE_NOT_SENT, snapshots = !strcmp(o->method, "collectSnapshot");
+
+        begin();
         w.config.oap_redelivery = o->redelivery;
         w.fault.method = o->method;
         w.fault.n_before = o->n_before;
@@ -67,5 +72,21 @@ ParameterizedTest(const Outage *o, sim_outage, at_any_point)
                 cr_assert_eq(w.n_holes, 0);
         if (snapshots)
                 cr_assert_eq(counter_get(COUNTER_SNAPSHOTS_AMBIGUOUS) > 0, sent);
+        world_end();
+}
+
+/* Nothing is taken for a while, and there is no disk: what finds no room leaves no hole in the numbers. */
+Test(sim_outage, full_buffer)
+{
+        begin();
+        w.config.oap_buffer_bytes = 16 << 10;
+        w.disk_fails = true;
+        w.fault.method = "collectSnapshot";
+        w.fault.n_before = 3;
+        w.fault.fate = FATE_NOT_SENT;
+        world_run(0);
+        cr_assert_gt(counter_get(COUNTER_SNAPSHOTS_DROPPED), 0);
+        cr_assert_eq(w.n_holes, 0);
+        w.disk_fails = false;
         world_end();
 }
