@@ -21,8 +21,13 @@ typedef bool (*CallTick)(void *userdata);
 void call_set_tick(CallTick tick, void *userdata);
 
 /*
- * *ret_reply is freed with swprof__control__reply__free_unpacked; it may hold an error of the
+ * *ret_reply is freed by reply_freep; it may hold an error of the
  * daemon. Return: 0, CALL_E_*, -errno.
  */
 int daemon_call(const char *path, unsigned timeout_s, const Swprof__Control__Request *request,
         Swprof__Control__Reply **ret_reply);
+
+static inline void reply_freep(Swprof__Control__Reply **reply)
+{
+        swprof__control__reply__free_unpacked(*reply, NULL);
+}

@@ -41,11 +41,6 @@ typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
 typedef Swprof__Control__Status Status;
 
-static void reply_freep(Reply **reply)
-{
-        swprof__control__reply__free_unpacked(*reply, NULL);
-}
-
 typedef struct Verb {
         const char *name;
         const char *help;

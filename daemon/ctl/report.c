@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ctl/call.h"
 #include "ctl/ctl.h"
 #include "ctl/json.h"
 #include "ctl/options.h"
@@ -33,11 +34,6 @@ typedef struct Bytes {
 static void bytes_free(Bytes *b)
 {
         free(b->p);
-}
-
-static void reply_freep(Swprof__Control__Reply **reply)
-{
-        swprof__control__reply__free_unpacked(*reply, NULL);
 }
 
 /* What the local backend keeps. `bare`: of all tasks, if none is chosen, and without samples. Return:
@@ -221,7 +217,7 @@ static char *segments_text(const Analysis *a)
                 {"SAMPLES", true},
                 {"LOST", true},
         };
-        _cleanup_(table_freep) Table *t = table_new(columns, sizeof(columns) / sizeof(columns[0]));
+        _cleanup_(table_freep) Table *t = TABLE(columns);
         char *text = NULL;
         size_t size;
         FILE *f = check_memory(open_memstream(&text, &size));

@@ -8,8 +8,6 @@
 #include "ctl/table.h"
 #include "ctl/text.h"
 
-#define TABLE(columns) table_new(columns, sizeof(columns) / sizeof((columns)[0]))
-
 typedef Swprof__Control__Status Status;
 
 /* A line "label  text" of the status; strings of others within are escaped. */

@@ -22,6 +22,8 @@ typedef struct Table {
 } Table;
 
 Table *table_new(const Column *columns, size_t n_columns);
+/* Of an array. */
+#define TABLE(columns) table_new(columns, sizeof(columns) / sizeof((columns)[0]))
 Table *table_free(Table *t);
 DEFINE_CLEANUP(Table *, table_free)
 

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ctl/call.h"
 #include "ctl/ctl.h"
 #include "ctl/json.h"
 #include "ctl/options.h"
@@ -27,11 +28,6 @@
 typedef Swprof__Control__Request Request;
 typedef Swprof__Control__Reply Reply;
 typedef Swprof__Control__LocalTask LocalTask;
-
-static void reply_freep(Reply **reply)
-{
-        swprof__control__reply__free_unpacked(*reply, NULL);
-}
 
 static bool fail_value(const char *what, const char *value)
 {
@@ -91,7 +87,7 @@ static char *list_text(const Swprof__Control__LocalTasks *list)
                 {"SEGMENTS", true},
                 {"SAMPLES", true},
         };
-        _cleanup_(table_freep) Table *t = table_new(columns, sizeof(columns) / sizeof(columns[0]));
+        _cleanup_(table_freep) Table *t = TABLE(columns);
         char *text = NULL;
         size_t size;
         FILE *f = check_memory(open_memstream(&text, &size));

@@ -6,32 +6,22 @@ import time
 import unittest
 
 from profile_case import Case, run
-from test_top import FakeDaemon, Reply, Request, busy
+from test_top import FakeDaemon, busy
 
 
 class SlowDaemon(FakeDaemon):
     """Knows the tasks of `status`, a list of messages; thinks for 2 s about results."""
 
-    def run(self):
-        while True:
-            try:
-                connection, _ = self.server.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb") as f:
-                request = Request.FromString(f.read(int.from_bytes(f.read(4), "little")))
-                reply = Reply(protocol=1)
-                if request.WhichOneof("verb") == "task_start":
-                    reply.task = "local-1"
-                elif request.WhichOneof("verb") == "local_tasks":
-                    reply.local_tasks.SetInParent()
-                    for task in self.status:
-                        reply.local_tasks.tasks.add(**task)
-                else:
-                    time.sleep(2)
-                    reply.profile = self.profile
-                bytes_ = reply.SerializeToString()
-                f.write(len(bytes_).to_bytes(4, "little") + bytes_)
+    def answer(self, request, reply):
+        if request.WhichOneof("verb") == "task_start":
+            reply.task = "local-1"
+        elif request.WhichOneof("verb") == "local_tasks":
+            reply.local_tasks.SetInParent()
+            for task in self.status:
+                reply.local_tasks.tasks.add(**task)
+        else:
+            time.sleep(2)
+            reply.profile = self.profile
 
 
 class TestTask(Case):

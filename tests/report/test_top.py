@@ -51,15 +51,18 @@ class FakeDaemon(threading.Thread):
             with connection, connection.makefile("rwb") as f:
                 request = Request.FromString(f.read(int.from_bytes(f.read(4), "little")))
                 reply = Reply(protocol=1)
-                if self.refuses:
-                    reply.error, reply.refused = "no", True
-                elif request.WhichOneof("verb") == "observe":
-                    self.observed.append(request.observe)
-                    reply.profile = self.profile
-                else:
-                    reply.status.CopyFrom(self.status)
+                self.answer(request, reply)
                 bytes_ = reply.SerializeToString()
                 f.write(len(bytes_).to_bytes(4, "little") + bytes_)
+
+    def answer(self, request, reply):
+        if self.refuses:
+            reply.error, reply.refused = "no", True
+        elif request.WhichOneof("verb") == "observe":
+            self.observed.append(request.observe)
+            reply.profile = self.profile
+        else:
+            reply.status.CopyFrom(self.status)
 
     def close(self):
         self.server.shutdown(socket.SHUT_RDWR)
