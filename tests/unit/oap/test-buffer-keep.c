@@ -756,27 +756,40 @@ static RpcBytes draft_of(int64_t end_wall_ms)
         return (RpcBytes){data, size};
 }
 
+static KeptSegment left_with(RpcBytes draft, int64_t last_wall_ms)
+{
+        KeptSegment s = left(7, 7);
+
+        s.report = draft.data;
+        s.report_size = draft.size;
+        s.last_wall_ms = last_wall_ms;
+        return s;
+}
+
+static void ends_at(RpcBytes report, int64_t end_wall_ms)
+{
+        Skywalking__V3__SegmentObject *m =
+                skywalking__v3__segment_object__unpack(NULL, report.size, report.data);
+
+        cr_assert(m);
+        cr_expect_eq(m->spans[0]->endtime, end_wall_ms);
+        skywalking__v3__segment_object__free_unpacked(m, NULL);
+}
+
 /* A segment that lived when its daemon ended, and of which nothing was heard since: its report is
  * what was known of it, as long as its snapshots. */
 Test(buffer_keep, nobody_tells_its_end)
 {
         RpcBytes draft = draft_of(1);
-        KeptSegment s = left(7, 7);
-        Skywalking__V3__SegmentObject *m;
+        KeptSegment s = left_with(draft, 77);
         BufferReport report;
 
-        s.report = draft.data;
-        s.report_size = draft.size;
-        s.last_wall_ms = 77;
         cr_expect(restore(&s, 0, true, false));
         cr_expect_null(buffer_retired(b).bytes.data);
         buffer_task_done(b, "svc", "i", "t");
         report = buffer_retired(b);
         cr_expect_eq(report.segment, 5);
-        m = skywalking__v3__segment_object__unpack(NULL, report.bytes.size, report.bytes.data);
-        cr_assert(m);
-        cr_expect_eq(m->spans[0]->endtime, 77);
-        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        ends_at(report.bytes, 77);
         free((void *)report.bytes.data);
         free((void *)draft.data);
 }
@@ -785,20 +798,13 @@ Test(buffer_keep, nobody_tells_its_end)
 Test(buffer_keep, nobody_tells_its_end_either)
 {
         RpcBytes draft = draft_of(1);
-        KeptSegment s = left(7, 7);
-        Skywalking__V3__SegmentObject *m;
+        KeptSegment s = left_with(draft, 77);
         BufferReport report;
 
-        s.report = draft.data;
-        s.report_size = draft.size;
-        s.last_wall_ms = 77;
         s.done = true;
         cr_expect(!restore(&s, 0, true, false));
         report = buffer_retired(b);
-        m = skywalking__v3__segment_object__unpack(NULL, report.bytes.size, report.bytes.data);
-        cr_assert(m);
-        cr_expect_eq(m->spans[0]->endtime, 77);
-        skywalking__v3__segment_object__free_unpacked(m, NULL);
+        ends_at(report.bytes, 77);
         free((void *)report.bytes.data);
         free((void *)draft.data);
 }
