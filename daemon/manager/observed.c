@@ -8,6 +8,7 @@
 #include <sys/utsname.h>
 
 #include "profile.pb-c.h"
+#include "util/array.h"
 #include "util/error.h"
 #include "version.h"
 
@@ -41,25 +42,10 @@ typedef struct Encoder {
         ProfileSegment *segments;
 } Encoder;
 
-/* Makes room for one more at the end of an array. Return: 0, -ENOMEM. */
-static int reserve(void *array, size_t n, size_t *size, size_t element)
-{
-        void **p = array, *grown;
-
-        if (n < *size)
-                return 0;
-        grown = realloc(*p, (2 * *size + 64) * element);
-        if (!grown)
-                return error_origin(-ENOMEM);
-        *p = grown;
-        *size = 2 * *size + 64;
-        return 0;
-}
-
 static int add_string(Encoder *e, const char *text)
 {
         Profile *p = &e->profile;
-        int r = reserve(&p->strings, p->n_strings, &e->strings_size, sizeof(*p->strings));
+        int r = array_reserve(&p->strings, p->n_strings, &e->strings_size, sizeof(*p->strings));
 
         if (r)
                 return error_trace(r);
@@ -85,7 +71,7 @@ static int frame_new(Encoder *e, const char *text, StackKind kind, uint64_t hash
 
         r = add_string(e, text);
         if (r == 0)
-                r = reserve(&p->frames, p->n_frames, &e->frames_size, sizeof(*p->frames));
+                r = array_reserve(&p->frames, p->n_frames, &e->frames_size, sizeof(*p->frames));
         if (r)
                 return error_trace(r);
         t = calloc(1, sizeof(*t));
@@ -146,8 +132,8 @@ static int add_stack(Encoder *e, const Stack *before, const Stack *stack)
 
                 r = frame_index(e, stack, i, &frame);
                 if (r == 0)
-                        r = reserve(&p->stack_frames, p->n_stack_frames, &e->stack_frames_size,
-                                sizeof(*p->stack_frames));
+                        r = array_reserve(&p->stack_frames, p->n_stack_frames,
+                                &e->stack_frames_size, sizeof(*p->stack_frames));
                 if (r == 0)
                         p->stack_frames[p->n_stack_frames++] = frame;
         }
